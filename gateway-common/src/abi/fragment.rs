@@ -1,0 +1,62 @@
+//! Datagrams whose first fragment has passed.
+
+use super::{AddressV6, Check, FlowKeyV6};
+
+/// Names a datagram in one direction (RFC 791, RFC 8200 section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// Source, IPv4-mapped for IPv4.
+    pub source: AddressV6,
+    /// Destination, IPv4-mapped for IPv4.
+    pub destination: AddressV6,
+    /// The datagram's identification.
+    pub id: u32,
+    /// IP protocol number for IPv4, 44 for IPv6.
+    pub protocol: u8,
+    /// [`super::Direction`].
+    pub direction: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// What later fragments of the datagram need.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentState {
+    /// As [`super::FlowState::check`], over the words of the key.
+    pub check: u64,
+    /// When the datagram is forgotten. Nanoseconds.
+    pub expires: u64,
+    /// As [`super::FlowState::fresh_until`].
+    pub fresh_until: u64,
+    /// Index of the peer.
+    pub peer: u32,
+    /// The peer's incarnation.
+    pub incarnation: u32,
+    /// The settings' epoch.
+    pub epoch: u32,
+    /// Least level the session must have.
+    pub level: u8,
+    /// [`super::FlowState::NO_SESSION`] or nothing.
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+impl Check for FragmentKey {
+    // The flow's digest, with the identification where the ports are.
+    #[inline(always)]
+    fn check(&self) -> u64 {
+        FlowKeyV6 {
+            peer: self.source,
+            remote: self.destination,
+            peer_port: self.id as u16,
+            remote_port: (self.id >> 16) as u16,
+            protocol: self.protocol,
+            remote_asks: self.direction,
+            pad: 0,
+        }
+        .check()
+    }
+}

@@ -1,0 +1,24 @@
+//! The map types may cross the system call as bytes.
+#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait; the types are plain data, see each")]
+
+use aya::Pod;
+
+use super::{
+    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, LpmKey, PeerKey, PeerState,
+    ServiceKey, Settings,
+};
+
+macro_rules! pod {
+    ($($ty:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers and arrays of them, without
+            // implicit padding (sizes asserted in the parent module), and valid for every bit pattern.
+            unsafe impl Pod for $ty {}
+        )+
+    };
+}
+
+pod!(
+    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, LpmKey<AddressV4>,
+    LpmKey<AddressV6>, PeerKey, PeerState, ServiceKey, Settings,
+);

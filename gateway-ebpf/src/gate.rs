@@ -1,0 +1,66 @@
+//! What both programs do: parse, decide, count, tell.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::TcContext,
+};
+use gateway_common::{
+    abi::{Address, Direction, NO_PEER, counter_index},
+    decide::{Decision, decide},
+    packet::Packet,
+    parse::{self, Bytes as _},
+    verdict::{Reason, Verdict},
+};
+
+use crate::{emit, maps, parse::SkBuff, tables::Maps};
+
+/// Handles one packet and returns the TC action.
+///
+/// A pass is `TC_ACT_UNSPEC`: to tcx it means "next program" (`TCX_NEXT`), to clsact "next filter",
+/// and with none left the packet goes on in both. `TC_ACT_OK` would skip whatever else the admin has
+/// on the hook. A drop is final in both.
+#[inline(always)]
+pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
+    // SAFETY: a helper without arguments (Linux 5.11).
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let bytes = SkBuff::new(ctx);
+    // The interface has no link-layer header, and under program test-run `skb->protocol` means
+    // nothing: the version nibble tells.
+    match parse::version(&bytes) {
+        Ok(4) => verdict(&bytes, direction, parse::ipv4(&bytes), now),
+        Ok(6) => verdict(&bytes, direction, parse::ipv6(&bytes), now),
+        Ok(_) => unparsable(&bytes, direction, Reason::NotIp, now),
+        Err(reason) => unparsable(&bytes, direction, reason, now),
+    }
+}
+
+#[inline(always)]
+fn verdict<A>(bytes: &SkBuff<'_>, direction: Direction, packet: Result<Packet<A>, Reason>, now: u64) -> i32
+where
+    A: Address,
+    Maps: gateway_common::decide::Tables<A>,
+    gateway_common::abi::FlowKey<A>: gateway_common::abi::Check,
+{
+    let packet = match packet {
+        Ok(packet) => packet,
+        Err(reason) => return unparsable(bytes, direction, reason, now),
+    };
+    let decision = decide(&mut Maps, direction, &packet, now);
+    maps::count(counter_index(direction, decision.reason));
+    match decision.reason.verdict() {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => {
+            emit::dropped(bytes.len(), direction, Some(&packet), decision, now);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn unparsable(bytes: &SkBuff<'_>, direction: Direction, reason: Reason, now: u64) -> i32 {
+    maps::count(counter_index(direction, reason));
+    let decision = Decision { reason, peer: NO_PEER };
+    emit::dropped::<gateway_common::abi::AddressV6>(bytes.len(), direction, None, decision, now);
+    TC_ACT_SHOT
+}

@@ -1,0 +1,221 @@
+//! Every map, private behind functions that name what they do. Sizes of the large ones are set by
+//! the agent when it loads the object.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
+};
+use gateway_common::abi::{
+    self, AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerKey, PeerState,
+    ServiceKey, Settings,
+};
+
+const PEERS_DEFAULT: u32 = 1024;
+const FLOWS_DEFAULT: u32 = 4096;
+const FRAGMENTS_MOST: u32 = 16_384;
+const SERVICES_MOST: u32 = 1024;
+const EVENT_BYTES: u32 = 256 * 1024;
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static PEERS: Array<PeerState> = Array::with_max_entries(PEERS_DEFAULT, BPF_F_MMAPABLE);
+// Userspace alone reads it: the programs only keep it in the object.
+#[map]
+static PEER_KEYS: Array<PeerKey> = Array::with_max_entries(PEERS_DEFAULT, BPF_F_MMAPABLE);
+#[map]
+static PEER_V4: HashMap<AddressV4, u32> = HashMap::with_max_entries(PEERS_DEFAULT, BPF_F_NO_PREALLOC);
+#[map]
+static PEER_V6: HashMap<AddressV6, u32> = HashMap::with_max_entries(PEERS_DEFAULT, BPF_F_NO_PREALLOC);
+#[map]
+static WIDE_V4: LpmTrie<AddressV4, u32> = LpmTrie::with_max_entries(PEERS_DEFAULT, 0);
+#[map]
+static WIDE_V6: LpmTrie<AddressV6, u32> = LpmTrie::with_max_entries(PEERS_DEFAULT, 0);
+#[map]
+static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(SERVICES_MOST, BPF_F_NO_PREALLOC);
+#[map]
+static FLOWS_V4: LruHashMap<FlowKeyV4, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
+#[map]
+static FLOWS_V6: LruHashMap<FlowKeyV6, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> = LruHashMap::with_max_entries(FRAGMENTS_MOST, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::COUNTERS, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
+#[map]
+static EVENT_WINDOW: PerCpuArray<EventWindow> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many events this CPU has sent in the present window.
+#[repr(C)]
+pub(crate) struct EventWindow {
+    pub(crate) window: u64,
+    pub(crate) sent: u64,
+}
+
+/// Reads one field of a map value that other CPUs may be writing.
+macro_rules! read {
+    ($value:expr, $field:ident) => {
+        // SAFETY: the look-up returned a valid, aligned value of this type.
+        unsafe { ptr::read_volatile(&raw const (*$value).$field) }
+    };
+}
+
+#[inline(always)]
+pub(crate) fn settings() -> Option<Settings> {
+    let value = SETTINGS.get_ptr(0)?;
+    Some(Settings {
+        epoch: read!(value, epoch),
+        flags: read!(value, flags),
+        service_filter: read!(value, service_filter),
+        reserved: 0,
+    })
+}
+
+/// The fields that decide, incarnation and generation first (see `gateway_common::decide`).
+#[inline(always)]
+pub(crate) fn peer(index: u32) -> Option<PeerState> {
+    let value = PEERS.get_ptr(index)?;
+    Some(PeerState {
+        incarnation: read!(value, incarnation),
+        generation: read!(value, generation),
+        deadline: read!(value, deadline),
+        idle_timeout: read!(value, idle_timeout),
+        last_activity: read!(value, last_activity),
+        authenticated_at: read!(value, authenticated_at),
+        policy: read!(value, policy),
+        level: read!(value, level),
+        ..PeerState::default()
+    })
+}
+
+#[inline(always)]
+pub(crate) fn touch(index: u32, now: u64) {
+    if let Some(value) = PEERS.get_ptr_mut(index) {
+        // SAFETY: as for `read!`; an aligned 8-byte store is one store.
+        unsafe { ptr::write_volatile(&raw mut (*value).last_activity, now) };
+    }
+}
+
+#[inline(always)]
+pub(crate) fn peer_v4(settings: &Settings, address: AddressV4) -> Option<u32> {
+    if let Some(index) = PEER_V4.get_ptr(address) {
+        // SAFETY: as for `read!`. Elements of this map are freed after a grace period only.
+        return Some(unsafe { ptr::read_volatile(index) });
+    }
+    if settings.flags & Settings::WIDE_V4 == 0 {
+        return None;
+    }
+    WIDE_V4.get(lpm_trie::Key::new(32, address)).copied()
+}
+
+#[inline(always)]
+pub(crate) fn peer_v6(settings: &Settings, address: AddressV6) -> Option<u32> {
+    if let Some(index) = PEER_V6.get_ptr(address) {
+        // SAFETY: as in `peer_v4`.
+        return Some(unsafe { ptr::read_volatile(index) });
+    }
+    if settings.flags & Settings::WIDE_V6 == 0 {
+        return None;
+    }
+    WIDE_V6.get(lpm_trie::Key::new(128, address)).copied()
+}
+
+#[inline(always)]
+pub(crate) fn is_service(key: &ServiceKey) -> bool {
+    SERVICES.get_ptr(key).is_some()
+}
+
+/// All fields, the check last (see [`FlowState::check`]).
+#[inline(always)]
+fn read_flow(value: *const FlowState) -> FlowState {
+    let mut flow = FlowState {
+        check: 0,
+        expires: read!(value, expires),
+        fresh_until: read!(value, fresh_until),
+        peer: read!(value, peer),
+        incarnation: read!(value, incarnation),
+        generation: read!(value, generation),
+        epoch: read!(value, epoch),
+        opener: read!(value, opener),
+        flags: read!(value, flags),
+        level: read!(value, level),
+        pad: [0; 5],
+    };
+    flow.check = read!(value, check);
+    flow
+}
+
+#[inline(always)]
+pub(crate) fn flow_v4(key: &FlowKeyV4) -> Option<FlowState> {
+    FLOWS_V4.get_ptr(key).map(read_flow)
+}
+
+#[inline(always)]
+pub(crate) fn flow_v6(key: &FlowKeyV6) -> Option<FlowState> {
+    FLOWS_V6.get_ptr(key).map(read_flow)
+}
+
+// A flow that cannot be stored is decided anew for each packet of the peer; replies are dropped.
+#[inline(always)]
+pub(crate) fn store_flow_v4(key: &FlowKeyV4, state: &FlowState) {
+    let _ = FLOWS_V4.insert(key, state, u64::from(BPF_ANY));
+}
+
+#[inline(always)]
+pub(crate) fn store_flow_v6(key: &FlowKeyV6, state: &FlowState) {
+    let _ = FLOWS_V6.insert(key, state, u64::from(BPF_ANY));
+}
+
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<FragmentState> {
+    let value = FRAGMENTS.get_ptr(key)?;
+    let mut state = FragmentState {
+        check: 0,
+        expires: read!(value, expires),
+        fresh_until: read!(value, fresh_until),
+        peer: read!(value, peer),
+        incarnation: read!(value, incarnation),
+        epoch: read!(value, epoch),
+        level: read!(value, level),
+        flags: read!(value, flags),
+        pad: [0; 2],
+    };
+    state.check = read!(value, check);
+    Some(state)
+}
+
+#[inline(always)]
+pub(crate) fn store_fragment(key: &FragmentKey, state: &FragmentState) {
+    // Without it the later fragments are dropped.
+    let _ = FRAGMENTS.insert(key, state, u64::from(BPF_ANY));
+}
+
+#[inline(always)]
+pub(crate) fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: as for `read!`; the slot is this CPU's own, and programs do not interrupt each other.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[inline(always)]
+pub(crate) fn event_window() -> Option<*mut EventWindow> {
+    EVENT_WINDOW.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub(crate) fn send(event: &Event) {
+    // A full buffer loses the event, not the count. The reader polls: waking it for every event is
+    // what an attacker would like.
+    let _ = EVENTS.output::<Event>(event, u64::from(BPF_RB_NO_WAKEUP) & 0);
+}
+
+/// Keeps the maps that only userspace uses in the object.
+#[inline(always)]
+pub(crate) fn keep() {
+    core::hint::black_box(&raw const PEER_KEYS);
+}

@@ -1,0 +1,347 @@
+//! The agent: start-up, and the loop in which control's messages and the kernel's own affairs meet.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_proto::v1::{ControlMessage, control_message::Message};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::backoff::Backoff;
+use crate::chores::{Chore, Chores};
+use crate::config::{AgentConfig, ConfigError};
+use crate::datapath::{Datapath, DatapathError};
+use crate::desired::DesiredError;
+use crate::engine::{Engine, EngineError, Outcome};
+use crate::identity::{self, Enrolment, IdentityError};
+use crate::interface::{Inspected, Interface, InterfaceError, reattached_event};
+use crate::keys::PublicKey;
+use crate::link::LinkMode;
+use crate::report::Reporter;
+use crate::stream::{Stream, StreamError};
+use crate::wireguard::{Kernel, WireGuard};
+
+/// A stream that lasted this long shows that control works: the next attempt comes soon.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Why the agent cannot start. Once it runs, it goes on whatever happens.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot load the datapath: {0}")]
+    Datapath(#[from] DatapathError),
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+}
+
+/// A gateway's agent, before it runs.
+pub struct Agent {
+    config: AgentConfig,
+    link: LinkMode,
+    wireguard: Arc<dyn WireGuard>,
+}
+
+impl Agent {
+    /// An agent for kernel WireGuard on the interface that the configuration names.
+    pub fn new(config: AgentConfig) -> Self {
+        let wireguard = Box::new(Kernel::new(&config.interface));
+        Self::with_parts(config, LinkMode::Managed, wireguard)
+    }
+
+    /// An agent for another interface, or another WireGuard.
+    pub fn with_parts(config: AgentConfig, link: LinkMode, wireguard: Box<dyn WireGuard>) -> Self {
+        Self {
+            config,
+            link,
+            wireguard: wireguard.into(),
+        }
+    }
+
+    /// Runs until `shutdown` completes, or fails to start.
+    ///
+    /// When it returns, and when it is killed, everything in the kernel stays as it is: sessions
+    /// go on until their deadlines, and nothing opens. [`crate::teardown`] takes it away.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        tokio::select! {
+            () = shutdown => {
+                tracing::info!("stopping; what is in the kernel goes on being enforced");
+                Ok(())
+            }
+            result = self.start() => match result? {},
+        }
+    }
+
+    async fn start(self) -> Result<Infallible, AgentError> {
+        self.config.validate()?;
+        let enrolment = Enrolment::load(&self.config.state_dir)?;
+        let private_key = identity::load_or_generate(&self.config.state_dir)?;
+        let public_key = private_key.public_key();
+        let datapath = Datapath::open(&self.config.datapath())?;
+        tracing::info!(
+            interface = self.config.interface,
+            adopted = datapath.adopted(),
+            gateway = enrolment.gateway,
+            "datapath loaded"
+        );
+        let mut engine = Engine::new(datapath, Arc::clone(&self.wireguard));
+        let interface = Interface::open(
+            self.link,
+            &self.config.interface,
+            Arc::clone(&self.wireguard),
+            private_key,
+            &mut engine,
+        )
+        .await?;
+        let events = engine.datapath_mut().take_events();
+        let watched = interface
+            .is_managed()
+            .then_some(self.config.interface.as_str());
+        let chores = Chores::new(
+            self.config.reconcile_period,
+            watched,
+            self.wireguard,
+            events,
+        )
+        .map_err(InterfaceError::from)?;
+        let runner = Runner {
+            name: self.config.interface,
+            engine,
+            interface,
+            chores,
+            reporter: Reporter::default(),
+            from_scratch: false,
+        };
+        Ok(runner.run(&enrolment, public_key).await)
+    }
+}
+
+struct Runner {
+    name: String,
+    engine: Engine,
+    interface: Interface,
+    chores: Chores,
+    reporter: Reporter,
+    /// The next hello asks for a snapshot.
+    from_scratch: bool,
+}
+
+impl Runner {
+    async fn run(mut self, enrolment: &Enrolment, public_key: PublicKey) -> Infallible {
+        let mut backoff = Backoff::new();
+        let mut told = false;
+        loop {
+            let resume = self.engine.resume(self.from_scratch);
+            let opening = Stream::open(enrolment, public_key, resume);
+            let error = match self.meanwhile(opening).await {
+                Ok(stream) => {
+                    tracing::info!(control = enrolment.control, "connected to control");
+                    let opened = Instant::now();
+                    let error = self.talk(stream).await;
+                    if opened.elapsed() >= STABLE {
+                        backoff.reset();
+                    }
+                    told = false;
+                    error
+                }
+                Err(error) => error.into(),
+            };
+            // Once at full voice: control may be away for hours.
+            if told {
+                tracing::debug!(control = enrolment.control, "{error}");
+            } else {
+                tracing::warn!(
+                    control = enrolment.control,
+                    "{error}; sessions in the kernel go on until their deadlines"
+                );
+                told = true;
+            }
+            self.meanwhile(tokio::time::sleep(backoff.delay())).await;
+        }
+    }
+
+    /// Does chores until the future completes.
+    async fn meanwhile<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                output = &mut future => return output,
+                chore = self.chores.next() => {
+                    // There is no stream that could break.
+                    let _ = self.attend(chore, None).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one stream until it breaks.
+    async fn talk(&mut self, mut stream: Stream) -> TalkError {
+        self.reporter.forget();
+        self.engine.ended.clear();
+        self.chores.report_soon();
+        loop {
+            let result = tokio::select! {
+                message = stream.next() => match message {
+                    Ok(message) => self.receive(message, &stream).await,
+                    Err(error) => Err(error.into()),
+                },
+                chore = self.chores.next() => self.attend(chore, Some(&stream)).await,
+            };
+            if let Err(error) = result {
+                return error;
+            }
+        }
+    }
+
+    async fn receive(&mut self, message: ControlMessage, stream: &Stream) -> Result<(), TalkError> {
+        let result = match message.message {
+            Some(Message::Snapshot(snapshot)) => blocking(|| self.engine.snapshot(snapshot)),
+            Some(Message::Delta(delta)) => self.engine.delta(delta),
+            Some(Message::Refused(refused)) => return Err(TalkError::Refused(refused.reason)),
+            None => return Err(TalkError::Empty),
+        };
+        match result {
+            Ok(outcome) => {
+                self.from_scratch = false;
+                self.follow(&outcome).await;
+                stream.applied(outcome.applied)?;
+                Ok(())
+            }
+            // Nothing is acknowledged: control goes on reporting it as pending.
+            Err(error @ (EngineError::Datapath(_) | EngineError::WireGuard(_))) => {
+                self.engine.note(error.to_string());
+                Ok(())
+            }
+            Err(error) => {
+                // A gap is no fault; everything else is worth an admin's attention.
+                if !matches!(error, EngineError::Desired(DesiredError::Gap { .. })) {
+                    self.engine.note(error.to_string());
+                }
+                self.from_scratch = true;
+                Err(TalkError::OutOfStep(error))
+            }
+        }
+    }
+
+    /// What the interface needs after peers or the location changed.
+    async fn follow(&mut self, outcome: &Outcome) {
+        let result = if outcome.location_changed {
+            self.interface.configure(&mut self.engine).await
+        } else if outcome.peers_changed {
+            self.interface.route(&self.engine).await
+        } else {
+            return;
+        };
+        if let Err(error) = result {
+            self.engine.note(error.to_string());
+        }
+    }
+
+    async fn attend(&mut self, chore: Chore, stream: Option<&Stream>) -> Result<(), TalkError> {
+        match chore {
+            Chore::Inspect => self.inspect(stream).await,
+            Chore::Reconcile => {
+                let result = self.interface.configure(&mut self.engine).await;
+                if let Err(error) = result {
+                    self.engine.note(error.to_string());
+                }
+                self.reconcile(stream).await
+            }
+            Chore::Report => {
+                if stream.is_some() {
+                    self.chores.read_device();
+                }
+                Ok(())
+            }
+            Chore::DeviceRead(device) => {
+                let Some(stream) = stream else { return Ok(()) };
+                let device = device.unwrap_or_else(|error| {
+                    tracing::debug!("no traffic figures: {error}");
+                    Default::default()
+                });
+                match self.reporter.report(&mut self.engine, &device) {
+                    Ok(Some(report)) => stream.report(report)?,
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!("no report: {error}"),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn inspect(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {
+        match self.interface.inspect(&mut self.engine).await {
+            Ok(Inspected::Sound) => Ok(()),
+            Ok(Inspected::Reattached) => {
+                self.engine.note(reattached_event(&self.name));
+                Ok(())
+            }
+            Ok(Inspected::Remade) => {
+                self.engine.note(format!(
+                    "interface {} was removed: made again, closed",
+                    self.name
+                ));
+                let result = self.reconcile(stream).await;
+                self.configure().await;
+                result
+            }
+            Ok(Inspected::Unconfigured) => {
+                self.configure().await;
+                Ok(())
+            }
+            Err(error) => {
+                self.engine.note(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    async fn configure(&mut self) {
+        if let Err(error) = self.interface.configure(&mut self.engine).await {
+            self.engine.note(error.to_string());
+        }
+    }
+
+    /// Compares everything, and acknowledges again: control notices drift by the digest.
+    async fn reconcile(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {
+        match blocking(|| self.engine.reconcile()) {
+            Ok(outcome) => {
+                if outcome.peers_changed {
+                    self.engine
+                        .note("peers had drifted from what control wants: repaired".into());
+                    self.follow(&outcome).await;
+                }
+                if let Some(stream) = stream.filter(|_| outcome.applied.revision != 0) {
+                    stream.applied(outcome.applied)?;
+                }
+            }
+            Err(error) => self.engine.note(error.to_string()),
+        }
+        Ok(())
+    }
+}
+
+/// Why a stream is given up.
+#[derive(Debug, thiserror::Error)]
+enum TalkError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("control refuses this gateway: {0}")]
+    Refused(String),
+    #[error("control sent a message of a kind that this version does not know")]
+    Empty,
+    #[error("{0}; asking for a snapshot")]
+    OutOfStep(EngineError),
+}
+
+/// Runs what may take long for a task, without holding up others of this runtime.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Asks the kernel which programs the classic TC filters of an interface run (clsact, before 6.6).
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+};
+
+use aya::programs::TcAttachType;
+
+const RTM_GETTFILTER: u16 = 46;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_ID: u16 = 11;
+const TC_H_CLSACT: u32 = 0xffff_0000;
+const TC_H_MIN_INGRESS: u32 = 0xfff2;
+const TC_H_MIN_EGRESS: u32 = 0xfff3;
+const HEADER: usize = size_of::<libc::nlmsghdr>();
+const TCMSG: usize = 20;
+
+/// Ids of the programs on one hook.
+pub(super) fn programs(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
+    // SAFETY: no pointers; the descriptor is ours.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    send(&socket, &request(ifindex, hook))?;
+    let mut programs = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let received = receive(&socket, &mut buffer)?;
+        let mut rest = &buffer[..received];
+        while let Some((kind, payload, next)) = message(rest) {
+            match i32::from(kind) {
+                libc::NLMSG_DONE => return Ok(programs),
+                libc::NLMSG_ERROR => {
+                    let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                    return if code == 0 { Ok(programs) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => programs.extend(payload.get(TCMSG..).and_then(program)),
+            }
+            rest = next;
+        }
+    }
+}
+
+fn request(ifindex: u32, hook: TcAttachType) -> Vec<u8> {
+    let parent = match hook {
+        TcAttachType::Ingress => TC_H_CLSACT | TC_H_MIN_INGRESS,
+        TcAttachType::Egress => TC_H_CLSACT | TC_H_MIN_EGRESS,
+        TcAttachType::Custom(parent) => parent,
+    };
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let mut bytes = Vec::with_capacity(HEADER + TCMSG);
+    bytes.extend(((HEADER + TCMSG) as u32).to_ne_bytes());
+    bytes.extend(RTM_GETTFILTER.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    // Sequence and port; then struct tcmsg: family and padding, interface, handle, parent, info.
+    bytes.extend([0; 8]);
+    bytes.extend([0; 4]);
+    bytes.extend(ifindex.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(parent.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes
+}
+
+fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the buffer outlives the call. An unconnected netlink socket talks to the kernel.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer outlives the call and is as long as it is told.
+    let received = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+/// First message of a datagram: its type, its payload, and what follows.
+fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let payload = bytes.get(HEADER..length)?;
+    Some((kind, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn program(attributes: &[u8]) -> Option<u32> {
+    let options = attribute(attributes, TCA_OPTIONS)?;
+    Some(u32::from_ne_bytes(*attribute(options, TCA_BPF_ID)?.first_chunk()?))
+}
+
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    /// Type without the nested and byte-order flags.
+    const TYPE: u16 = 0x3fff;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
+        let payload = bytes.get(4..length)?;
+        if kind & TYPE == wanted {
+            return Some(payload);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+}

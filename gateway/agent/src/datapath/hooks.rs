@@ -1,0 +1,238 @@
+//! Attaching the programs to the interface, and finding out whether they are.
+//!
+//! On Linux 6.6 and later through tcx links, which are pinned: they outlive the agent, and their
+//! program is replaced in place. Before that through clsact filters of one known priority and
+//! handle, which stay until someone deletes them.
+
+use std::{fs, io, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+    },
+    sys::SyscallError,
+    util::KernelVersion,
+};
+use gateway_common::abi::names;
+
+use super::{
+    error::DatapathError,
+    filters,
+    pins::Pins,
+    sys,
+    types::Attached,
+};
+
+/// First of all classic filters, so that none before it lets a packet past the gate.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// One hook and its program.
+#[derive(Clone, Copy)]
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    link: &'static str,
+    program_pin: &'static str,
+    at: TcAttachType,
+}
+
+/// Both hooks.
+pub(super) const HOOKS: [Hook; 2] = [
+    Hook {
+        program: names::FROM_PEER,
+        link: "link_from_peer",
+        program_pin: "program_from_peer",
+        at: TcAttachType::Ingress,
+    },
+    Hook { program: names::TO_PEER, link: "link_to_peer", program_pin: "program_to_peer", at: TcAttachType::Egress },
+];
+
+impl Hook {
+    /// Loads the program into the kernel and returns its id.
+    pub(super) fn load(self, object: &mut Ebpf) -> Result<u32, DatapathError> {
+        let program = self.program(object)?;
+        program.load().map_err(|source| self.error("load", source))?;
+        Ok(program.info().map_err(|source| self.error("inspect", source))?.id())
+    }
+
+    /// Puts this program on the hook, in place of an earlier one of ours where there is one.
+    pub(super) fn attach(self, object: &mut Ebpf, pins: &Pins, ifindex: u32) -> Result<Attached, DatapathError> {
+        let interface = sys::interface_name(ifindex).ok_or_else(|| DatapathError::System {
+            call: "if_indextoname",
+            target: format!("interface {ifindex}"),
+            source: io::Error::from_raw_os_error(libc::ENXIO),
+        })?;
+        let attached = if has_tcx() {
+            self.attach_tcx(object, pins, ifindex, &interface)
+        } else {
+            self.attach_clsact(object, &interface)
+        }?;
+        self.pin_program(object, pins)?;
+        Ok(attached)
+    }
+
+    /// Whether the kernel runs the program of this id on the hook.
+    pub(super) fn is_attached(self, ifindex: u32, id: u32) -> Result<bool, DatapathError> {
+        let Some(interface) = sys::interface_name(ifindex) else {
+            return Ok(false);
+        };
+        if !has_tcx() {
+            let programs = filters::programs(ifindex, self.at).map_err(|source| DatapathError::System {
+                call: "RTM_GETTFILTER",
+                target: interface,
+                source,
+            })?;
+            return Ok(programs.contains(&id));
+        }
+        let (_, programs) =
+            SchedClassifier::query_tcx(&interface, self.at).map_err(|source| self.error("query", source))?;
+        Ok(programs.iter().any(|program| program.id() == id))
+    }
+
+    /// Takes the classic filter off; tcx links go with their pins.
+    pub(super) fn detach_clsact(self, interface: &str) -> Result<(), DatapathError> {
+        let result = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+            .map_err(TcError::IoError)
+            .map_err(ProgramError::TcError)
+            .and_then(detach);
+        match result {
+            // No interface, no qdisc or no filter: there is nothing to take off.
+            Err(error) if matches!(errno(&error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => Ok(()),
+            result => result.map_err(|source| self.error("detach", source)),
+        }
+    }
+
+    fn attach_tcx(
+        self,
+        object: &mut Ebpf,
+        pins: &Pins,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<Attached, DatapathError> {
+        let pin = pins.path(self.link);
+        if let Some(link) = self.adoptable(pins, ifindex)? {
+            let program = self.program(object)?;
+            match program.attach_to_link(link).and_then(|id| program.take_link(id)) {
+                // Dropped, the link stays: its pin holds it.
+                Ok(_) => return Ok(Attached::Replaced),
+                // The interface is gone and with it what the link was attached to.
+                Err(error) if errno(&error) == Some(libc::ENOLINK) => self.unpin(pins)?,
+                Err(source) => return Err(self.error("replace", source)),
+            }
+        }
+        let program = self.program(object)?;
+        // First of all tcx programs, so that none before it lets a packet past the gate.
+        let link: FdLink = program
+            .attach_with_options(interface, self.at, TcAttachOptions::TcxOrder(LinkOrder::first()))
+            .and_then(|id| program.take_link(id))
+            .map_err(|source| self.error("attach", source))?
+            .try_into()
+            .map_err(|source: LinkError| self.error("attach", io::Error::other(source).into()))?;
+        link.pin(&pin).map_err(|source| DatapathError::PinDirectory { path: pin, source: io::Error::other(source) })?;
+        Ok(Attached::Afresh)
+    }
+
+    /// The pinned link, where it is this interface's. Any other is removed.
+    fn adoptable(self, pins: &Pins, ifindex: u32) -> Result<Option<SchedClassifierLink>, DatapathError> {
+        let pin = pins.path(self.link);
+        let system = |source| DatapathError::System {
+            call: "BPF_OBJ_GET",
+            target: pin.display().to_string(),
+            source,
+        };
+        let fd = match sys::open_pin(&pin) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(system(error)),
+        };
+        if sys::tcx_ifindex(fd.as_fd()).map_err(system)? != ifindex {
+            self.unpin(pins)?;
+            return Ok(None);
+        }
+        PinnedLink::from_pin(&pin)
+            .and_then(|link| FdLink::from(link).try_into())
+            .map(Some)
+            .map_err(|source: LinkError| self.error("adopt", io::Error::other(source).into()))
+    }
+
+    fn attach_clsact(self, object: &mut Ebpf, interface: &str) -> Result<Attached, DatapathError> {
+        match qdisc_add_clsact(interface) {
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => result.map_err(|source| self.error("add the clsact qdisc for", source.into()))?,
+        }
+        let program = self.program(object)?;
+        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+        let created = program.attach_with_options(interface, self.at, TcAttachOptions::Netlink(options));
+        let (id, attached) = match created {
+            Ok(id) => (id, Attached::Afresh),
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {
+                let link = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+                    .map_err(|error| self.error("replace", TcError::IoError(error).into()))?;
+                let id = program.attach_to_link(link).map_err(|source| self.error("replace", source))?;
+                (id, Attached::Replaced)
+            }
+            Err(source) => return Err(self.error("attach", source)),
+        };
+        let link = program.take_link(id).map_err(|source| self.error("attach", source))?;
+        // Dropping it would take the filter off; only teardown does that.
+        std::mem::forget(link);
+        Ok(attached)
+    }
+
+    fn pin_program(self, object: &mut Ebpf, pins: &Pins) -> Result<(), DatapathError> {
+        let pin = pins.path(self.program_pin);
+        remove_file(&pin)?;
+        self.program(object)?
+            .pin(&pin)
+            .map_err(|source| DatapathError::PinDirectory { path: pin, source: io::Error::other(source) })
+    }
+
+    fn unpin(self, pins: &Pins) -> Result<(), DatapathError> {
+        remove_file(&pins.path(self.link))
+    }
+
+    fn program(self, object: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
+        object
+            .program_mut(self.program)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(DatapathError::Object(self.program))
+    }
+
+    fn error(self, action: &'static str, source: ProgramError) -> DatapathError {
+        DatapathError::Program { action, program: self.program, source }
+    }
+}
+
+fn detach(link: SchedClassifierLink) -> Result<(), ProgramError> {
+    use aya::programs::links::Link as _;
+    link.detach()
+}
+
+/// tcx came with Linux 6.6 (commit e420bed02507).
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::PinDirectory { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The kernel's answer in an error of aya's.
+fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
+        ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
+            error.raw_os_error()
+        }
+        ProgramError::TcError(TcError::IoError(error)) | ProgramError::IOError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}

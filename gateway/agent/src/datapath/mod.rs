@@ -1,0 +1,318 @@
+//! The kernel side as the agent sees it: loaded programs, pinned maps, and the order in which they
+//! are written.
+//!
+//! # What holds at every instant, also when this process is killed between two writes
+//!
+//! 1. A packet is dropped unless its tunnel address leads to a slot with a live session, or it goes
+//!    to a service. An address is the last thing that is written for a new peer and, after the lock,
+//!    the first that is taken away; a new slot starts locked.
+//! 2. A flow is good for one incarnation of one slot. Whenever an address stops proving a peer (it is
+//!    removed, or another peer takes it or a part of it), the order is: take the mapping away, wait
+//!    until no program can still be acting on it, raise the incarnation, and only then let the
+//!    address prove someone else. No flow outlives the mapping that it was opened under.
+//! 3. A session changes by narrowing, then widening (see `session`).
+//! 4. A slot is free when its key is all zero. The key is written after the slot was made a locked
+//!    one of a new incarnation, and erased after the last address is gone. A peer with a key and
+//!    without addresses is harmless: the next reconcile finds it.
+//! 5. Services and the epoch: a service is deleted before the epoch moves, so that no verdict of the
+//!    new epoch was made with it.
+#![expect(unsafe_code, reason = "bpf(2), memory-mapped maps and netlink, in sys, shared, clock and filters")]
+
+mod addresses;
+mod clock;
+mod error;
+mod filters;
+mod hooks;
+mod peers;
+mod pins;
+mod services;
+mod session;
+mod shared;
+mod slots;
+mod sys;
+mod table;
+mod types;
+
+use std::{
+    fmt,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use gateway_common::{
+    abi::{Direction, PeerKey, PeerState, ServiceKey, Settings, counter_index, names},
+    verdict::Reason,
+};
+
+pub use clock::now;
+pub use error::DatapathError;
+pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, SessionGrant};
+
+use addresses::Addresses;
+use hooks::HOOKS;
+use pins::{Pins, SPECS};
+use session::States;
+use shared::Shared;
+use slots::Slots;
+use table::Table;
+
+/// The compiled programs, part of this binary.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTCULLIS_BPF_OBJECT"));
+
+/// The datapath of one WireGuard interface.
+///
+/// Dropping it changes nothing in the kernel: what is attached stays, and enforces.
+pub struct Datapath {
+    object: Ebpf,
+    /// Kernel ids of the programs, in the order of the hooks.
+    programs: [u32; 2],
+    pins: Pins,
+    adopted: bool,
+    settings: Table<u32, Settings>,
+    services: Table<ServiceKey, u8>,
+    addresses: Addresses,
+    states: States,
+    keys: Shared,
+    state_table: Table<u32, PeerState>,
+    key_table: Table<u32, PeerKey>,
+    counters: PerCpuArray<MapData, u64>,
+    events: Option<RingBuf<MapData>>,
+    slots: Slots,
+    max_peers: u32,
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath").field("pins", &self.pins).field("adopted", &self.adopted).finish_non_exhaustive()
+    }
+}
+
+impl Datapath {
+    /// Loads the programs over the interface's pinned maps, or over new ones that it pins. Nothing is
+    /// attached yet, and what an earlier run attached goes on enforcing.
+    ///
+    /// # Errors
+    ///
+    /// When pinned maps are of another shape than this version and `config` ask for
+    /// ([`DatapathError::PinnedMapOfAnotherShape`]), or the kernel refuses something.
+    pub fn open(config: &Config) -> Result<Self, DatapathError> {
+        let pins = Pins::new(config);
+        let adopted = pins.exist()?;
+        let mut object = if adopted { adopt(config, &pins)? } else { begin(config, &pins)? };
+        let mut programs = [0; 2];
+        for (id, hook) in programs.iter_mut().zip(HOOKS) {
+            *id = hook.load(&mut object)?;
+        }
+        if !adopted {
+            pins.commit()?;
+        }
+        Self::over(config, object, programs, pins, adopted)
+    }
+
+    /// Whether maps of an earlier run were taken over.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Attaches both programs to the interface, or replaces earlier versions of them without a gap.
+    /// Doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the interface is not there, or the kernel refuses; the interface must then stay down.
+    pub fn attach(&mut self, ifindex: u32) -> Result<Attached, DatapathError> {
+        let mut all = Attached::Replaced;
+        for hook in HOOKS {
+            if hook.attach(&mut self.object, &self.pins, ifindex)? == Attached::Afresh {
+                all = Attached::Afresh;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Asks the kernel whether it runs both programs on this interface.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn is_attached(&self, ifindex: u32) -> Result<bool, DatapathError> {
+        for (hook, id) in HOOKS.into_iter().zip(self.programs) {
+            if !hook.is_attached(ifindex, id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the programs have counted since the maps were made, without the zeros.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
+        let mut all = Vec::new();
+        for direction in Direction::ALL {
+            for &reason in Reason::ALL {
+                let values = self
+                    .counters
+                    .get(&counter_index(direction, reason), 0)
+                    .map_err(|source| DatapathError::Map { map: names::COUNTERS, source })?;
+                let packets = values.iter().sum();
+                if packets != 0 {
+                    all.push(Counter { reason, direction, packets });
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The ring buffer of [`gateway_common::abi::Event`]s; `None` when it was taken before.
+    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+        self.events.take()
+    }
+
+    /// The loaded programs, for program test-run.
+    #[doc(hidden)]
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+
+    /// Detaches the programs and removes every pin of the interface. The interface must be down or
+    /// gone: afterwards nothing is enforced on it.
+    ///
+    /// # Errors
+    ///
+    /// When a filter or a pin could not be removed.
+    pub fn teardown(config: &Config) -> Result<(), DatapathError> {
+        for hook in HOOKS {
+            hook.detach_clsact(&config.interface)?;
+        }
+        Pins::new(config).remove()
+    }
+
+    fn over(
+        config: &Config,
+        mut object: Ebpf,
+        programs: [u32; 2],
+        pins: Pins,
+        adopted: bool,
+    ) -> Result<Self, DatapathError> {
+        let state_table = table::<u32, PeerState>(&pins, names::PEERS)?;
+        let key_table = table::<u32, PeerKey>(&pins, names::PEER_KEYS)?;
+        let states = shared(&state_table, names::PEERS, config.max_peers, size_of::<PeerState>())?;
+        let keys = shared(&key_table, names::PEER_KEYS, config.max_peers, size_of::<PeerKey>())?;
+        let counters = object
+            .take_map(names::COUNTERS)
+            .and_then(|map| PerCpuArray::try_from(map).ok())
+            .ok_or(DatapathError::Object(names::COUNTERS))?;
+        let events = object
+            .take_map(names::EVENTS)
+            .and_then(|map| RingBuf::try_from(map).ok())
+            .ok_or(DatapathError::Object(names::EVENTS))?;
+        let addresses = Addresses::new(
+            table(&pins, names::PEER_V4)?,
+            table(&pins, names::PEER_V6)?,
+            table(&pins, names::WIDE_V4)?,
+            table(&pins, names::WIDE_V6)?,
+        );
+        let mut datapath = Self {
+            object,
+            programs,
+            adopted,
+            settings: table(&pins, names::SETTINGS)?,
+            services: table(&pins, names::SERVICES)?,
+            addresses,
+            states: States(states),
+            keys,
+            state_table,
+            key_table,
+            counters,
+            events: Some(events),
+            slots: Slots::from_kernel(config.max_peers, []),
+            max_peers: config.max_peers,
+            pins,
+        };
+        if adopted {
+            datapath.adopt_peers()?;
+        }
+        Ok(datapath)
+    }
+}
+
+/// Loads the object over pinned maps, each of which has been found to be of the right shape.
+fn adopt(config: &Config, pins: &Pins) -> Result<Ebpf, DatapathError> {
+    let paths = SPECS.map(|spec| (spec.name, pins.path(spec.name)));
+    for (spec, (name, path)) in SPECS.iter().zip(&paths) {
+        if !path.exists() {
+            let path = path.parent().unwrap_or(path).to_owned();
+            return Err(DatapathError::PinnedMapMissing { map: name, path });
+        }
+        spec.check(path, config)?;
+    }
+    let mut loader = EbpfLoader::new();
+    sized(&mut loader, config);
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Loads the object over new maps and pins them where they are to be committed from.
+fn begin(config: &Config, pins: &Pins) -> Result<Ebpf, DatapathError> {
+    let dir = pins.begin(config)?;
+    let mut loader = EbpfLoader::new();
+    let object = sized(&mut loader, config).load(OBJECT)?;
+    for spec in SPECS {
+        let path = dir.join(spec.name);
+        object
+            .map(spec.name)
+            .ok_or(DatapathError::Object(spec.name))?
+            .pin(&path)
+            .map_err(|error| pin_error(&path, error))?;
+        spec.check(&path, config)?;
+    }
+    Ok(object)
+}
+
+fn sized<'a, 'b>(loader: &'a mut EbpfLoader<'b>, config: &Config) -> &'a mut EbpfLoader<'b> {
+    for spec in SPECS {
+        loader.map_max_entries(spec.name, spec.entries(config));
+    }
+    loader
+}
+
+fn pin_error(path: &Path, error: aya::pin::PinError) -> DatapathError {
+    DatapathError::PinDirectory { path: path.to_owned(), source: std::io::Error::other(error) }
+}
+
+fn open_pin(pins: &Pins, name: &'static str) -> Result<OwnedFd, DatapathError> {
+    sys::open_pin(&pins.path(name)).map_err(|source| DatapathError::System {
+        call: "BPF_OBJ_GET",
+        target: format!("map {name}"),
+        source,
+    })
+}
+
+fn table<K: Pod + Default, V: Pod + Default>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<Table<K, V>, DatapathError> {
+    Ok(Table::new(name, open_pin(pins, name)?))
+}
+
+fn shared<K: Pod + Default, V: Pod + Default>(
+    table: &Table<K, V>,
+    name: &'static str,
+    entries: u32,
+    stride: usize,
+) -> Result<Shared, DatapathError> {
+    Shared::map(table.fd().as_fd(), entries, stride).map_err(|source| DatapathError::System {
+        call: "mmap",
+        target: format!("map {name}"),
+        source,
+    })
+}

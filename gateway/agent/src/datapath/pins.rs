@@ -1,0 +1,175 @@
+//! Where maps, programs and links are pinned, and whether what is there can be taken over.
+//!
+//! `<pin_root>/v<ABI>/<interface>/` appears whole or not at all: a first start pins into a directory
+//! beside it and renames that. A process killed half-way leaves nothing that a later one would adopt.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{MapInfo, MapType};
+use gateway_common::abi::{self, names};
+
+use super::{error::DatapathError, sys, types::Config};
+
+/// Where systemd and everyone else mounts the BPF file system.
+const BPF_FS: &str = "/sys/fs/bpf";
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Shape of one map.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: Entries,
+    flags: u32,
+}
+
+enum Entries {
+    Fixed(u32),
+    Peers,
+    /// A peer has addresses of both families, and seldom more than a few of either.
+    Addresses,
+    Flows,
+}
+
+/// Addresses of one family that a peer has room for on average.
+const ADDRESSES_PER_PEER: u32 = 2;
+
+/// Every map that is pinned. What the object declares is compared with this when it is first loaded.
+pub(super) const SPECS: [Spec; 13] = {
+    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
+    const fn spec(name: &'static str, kind: MapType, key: usize, value: usize, entries: Entries, flags: u32) -> Spec {
+        Spec { name, kind, key, value, entries, flags }
+    }
+    const V4: usize = size_of::<abi::AddressV4>();
+    const V6: usize = size_of::<abi::AddressV6>();
+    const STATE: usize = size_of::<abi::PeerState>();
+    const FLOW: usize = size_of::<abi::FlowState>();
+    [
+        spec(names::SETTINGS, Array, 4, size_of::<abi::Settings>(), Entries::Fixed(1), 0),
+        spec(names::PEERS, Array, 4, STATE, Entries::Peers, BPF_F_MMAPABLE),
+        spec(names::PEER_KEYS, Array, 4, size_of::<abi::PeerKey>(), Entries::Peers, BPF_F_MMAPABLE),
+        spec(names::PEER_V4, Hash, V4, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
+        spec(names::PEER_V6, Hash, V6, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
+        spec(names::WIDE_V4, LpmTrie, 4 + V4, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
+        spec(names::WIDE_V6, LpmTrie, 4 + V6, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
+        spec(names::SERVICES, Hash, size_of::<abi::ServiceKey>(), 1, Entries::Fixed(1024), BPF_F_NO_PREALLOC),
+        spec(names::FLOWS_V4, LruHash, size_of::<abi::FlowKeyV4>(), FLOW, Entries::Flows, 0),
+        spec(names::FLOWS_V6, LruHash, size_of::<abi::FlowKeyV6>(), FLOW, Entries::Flows, 0),
+        spec(
+            names::FRAGMENTS,
+            LruHash,
+            size_of::<abi::FragmentKey>(),
+            size_of::<abi::FragmentState>(),
+            Entries::Fixed(16_384),
+            0,
+        ),
+        spec(names::COUNTERS, PerCpuArray, 4, 8, Entries::Fixed(abi::COUNTERS), 0),
+        spec(names::EVENTS, RingBuf, 0, 0, Entries::Fixed(256 * 1024), 0),
+    ]
+};
+
+impl Spec {
+    /// Entries under this configuration.
+    pub(super) fn entries(&self, config: &Config) -> u32 {
+        match self.entries {
+            Entries::Fixed(entries) => entries,
+            Entries::Peers => config.max_peers,
+            Entries::Addresses => config.max_peers.saturating_mul(ADDRESSES_PER_PEER),
+            Entries::Flows => config.max_flows,
+        }
+    }
+
+    /// Whether the pinned map at `path` is of this shape.
+    pub(super) fn check(&self, path: &Path, config: &Config) -> Result<(), DatapathError> {
+        let map = self.name;
+        let info = MapInfo::from_pin(path).map_err(|source| DatapathError::Map { map, source })?;
+        let kind = info.map_type().map_err(|source| DatapathError::Map { map, source })?;
+        let shape = |kind: MapType, key: u32, value: u32, entries: u32, flags: u32| {
+            format!("{kind:?} of {entries}, key {key} bytes, value {value} bytes, flags {flags:#x}")
+        };
+        let found = shape(kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let wanted = shape(self.kind, size(self.key), size(self.value), self.entries(config), self.flags);
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(DatapathError::PinnedMapOfAnotherShape { map, found, wanted })
+        }
+    }
+}
+
+/// The pins of one interface.
+#[derive(Debug, Clone)]
+pub(super) struct Pins {
+    dir: PathBuf,
+    fresh: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn new(config: &Config) -> Self {
+        // The BPF file system reserves dots, which an interface's name may have.
+        let name = config.interface.replace('%', "%25").replace('.', "%2e");
+        let parent = config.pin_root.join(format!("v{}", abi::ABI_VERSION));
+        Self { dir: parent.join(&name), fresh: parent.join(format!("{name}%new")) }
+    }
+
+    /// Whether an earlier run has left its pins.
+    pub(super) fn exist(&self) -> Result<bool, DatapathError> {
+        self.dir.try_exists().map_err(|source| at(&self.dir, source))
+    }
+
+    /// Path of a pin.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// An empty directory for pins to be, on a BPF file system.
+    pub(super) fn begin(&self, config: &Config) -> Result<&Path, DatapathError> {
+        mount_where_usual(&config.pin_root)?;
+        let parent = self.fresh.parent().unwrap_or(&config.pin_root);
+        fs::create_dir_all(parent).map_err(|source| at(parent, source))?;
+        if !sys::is_bpf_fs(parent).map_err(|source| at(parent, source))? {
+            return Err(at(parent, io::Error::other("not a BPF file system")));
+        }
+        remove(&self.fresh)?;
+        fs::create_dir(&self.fresh).map_err(|source| at(&self.fresh, source))?;
+        Ok(&self.fresh)
+    }
+
+    /// Makes them the interface's pins.
+    pub(super) fn commit(&self) -> Result<(), DatapathError> {
+        fs::rename(&self.fresh, &self.dir).map_err(|source| at(&self.dir, source))
+    }
+
+    /// Removes every pin of the interface. What is attached only through them is detached.
+    pub(super) fn remove(&self) -> Result<(), DatapathError> {
+        remove(&self.fresh)?;
+        remove(&self.dir)
+    }
+}
+
+/// Hosts without systemd may not have mounted it; like other loaders, do so at the usual place only.
+fn mount_where_usual(root: &Path) -> Result<(), DatapathError> {
+    let usual = Path::new(BPF_FS);
+    if !root.starts_with(usual) || sys::is_bpf_fs(usual).map_err(|source| at(usual, source))? {
+        return Ok(());
+    }
+    sys::mount_bpf_fs(usual).map_err(|source| at(usual, source))
+}
+
+fn remove(dir: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(dir, error)),
+        _ => Ok(()),
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> DatapathError {
+    DatapathError::PinDirectory { path: path.to_owned(), source }
+}

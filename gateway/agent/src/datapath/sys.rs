@@ -1,0 +1,273 @@
+//! System calls that have no safe wrapper in aya or the standard library, each behind one that is.
+
+use std::{
+    ffi::{CStr, CString, c_int, c_void},
+    io,
+    mem::size_of_val,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    ptr,
+};
+
+use aya::Pod;
+
+const BPF_MAP_LOOKUP_ELEM: c_int = 1;
+const BPF_MAP_UPDATE_ELEM: c_int = 2;
+const BPF_MAP_DELETE_ELEM: c_int = 3;
+const BPF_MAP_GET_NEXT_KEY: c_int = 4;
+const BPF_OBJ_GET: c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
+const BPF_MAP_LOOKUP_BATCH: c_int = 24;
+const BPF_MAP_UPDATE_BATCH: c_int = 26;
+
+/// `union bpf_attr` for one element of a map.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for many.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjectPath {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjectInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info`, as far as a tcx link fills it (Linux 6.6).
+#[repr(C)]
+#[derive(Default)]
+struct TcxLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    pad: u32,
+    ifindex: u32,
+    attach_type: u32,
+    rest: [u64; 8],
+}
+
+fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<i64> {
+    // SAFETY: every caller passes the attribute structure of its command, whose pointers outlive
+    // the call and whose sizes are those of the map.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of_val(attributes)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // An open descriptor is never negative.
+    fd.as_raw_fd().unsigned_abs()
+}
+
+fn address<T: ?Sized>(value: &T) -> u64 {
+    ptr::from_ref(value).cast::<c_void>() as u64
+}
+
+fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
+    ptr::from_mut(value).cast::<c_void>() as u64
+}
+
+/// Reads one element; `None` where the map has no such key.
+pub(super) fn lookup<K: Pod, V: Pod + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attributes =
+        Element { map: raw(map), key: address(key), value: address_mut(&mut value), ..Element::default() };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes one element.
+pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attributes = Element { map: raw(map), key: address(key), value: address(value), ..Element::default() };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Deletes one element; returns whether it was there.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attributes = Element { map: raw(map), key: address(key), ..Element::default() };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the map has any element.
+pub(super) fn any<K: Pod + Default>(map: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut first = K::default();
+    // Without a key to start from, the next is the first.
+    let mut attributes = Element { map: raw(map), value: address_mut(&mut first), ..Element::default() };
+    match bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes many elements (Linux 5.6; 5.13 for LPM tries).
+pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    let mut done = 0;
+    while done < keys.len().min(values.len()) {
+        let (keys, values) = (&keys[done..], &values[done..]);
+        let count = u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX);
+        let mut attributes =
+            Batch { keys: address(keys), values: address(values), count, map: raw(map), ..Batch::default() };
+        bpf(BPF_MAP_UPDATE_BATCH, &mut attributes)?;
+        if attributes.count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        done += attributes.count as usize;
+    }
+    Ok(())
+}
+
+/// Reads all elements (Linux 5.6; 5.13 for LPM tries), in chunks of at least `chunk`.
+pub(super) fn dump<K: Pod + Default, V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    chunk: usize,
+) -> io::Result<Vec<(K, V)>> {
+    let mut chunk = chunk.max(256);
+    let mut all = Vec::new();
+    // The kernel's cursor is a key at most, or a bucket number.
+    let mut cursor = [0_u64; 8];
+    let mut started = false;
+    loop {
+        let mut keys = vec![K::default(); chunk];
+        let mut values = vec![V::default(); chunk];
+        let mut next = [0_u64; 8];
+        let mut attributes = Batch {
+            in_batch: if started { address(&cursor) } else { 0 },
+            out_batch: address_mut(&mut next),
+            keys: address_mut(keys.as_mut_slice()),
+            values: address_mut(values.as_mut_slice()),
+            count: u32::try_from(chunk).unwrap_or(u32::MAX),
+            map: raw(map),
+            ..Batch::default()
+        };
+        let end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+            Ok(_) => false,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => true,
+                // A bucket holds more than fits into the rest: ask again with more room.
+                Some(libc::ENOSPC) => {
+                    chunk *= 2;
+                    continue;
+                }
+                Some(libc::EINTR) => continue,
+                _ => return Err(error),
+            },
+        };
+        let count = (attributes.count as usize).min(chunk);
+        all.extend(keys.into_iter().zip(values).take(count));
+        if end {
+            return Ok(all);
+        }
+        cursor = next;
+        started = true;
+    }
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectPath { path: path.as_ptr() as u64, ..ObjectPath::default() };
+    let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
+    let fd = c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Interface that a tcx link is attached to; 0 once that interface is gone.
+pub(super) fn tcx_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = TcxLinkInfo::default();
+    let mut attributes = ObjectInfo {
+        fd: raw(link),
+        length: u32::try_from(size_of::<TcxLinkInfo>()).unwrap_or(0),
+        info: address_mut(&mut info),
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info.ifindex)
+}
+
+/// Waits until every program that was running when this was called has ended (an RCU grace period).
+pub(super) fn grace_period() {
+    const MEMBARRIER_CMD_GLOBAL: c_int = 1;
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        // Not there, or refused on a kernel with nohz_full: a program runs for microseconds, so this
+        // is long enough by far.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// Name of an interface; `None` when there is none of this index.
+pub(super) fn interface_name(ifindex: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as large as the call asks for, and the result is terminated.
+    unsafe {
+        if libc::if_indextoname(ifindex, name.as_mut_ptr()).is_null() {
+            return None;
+        }
+        CStr::from_ptr(name.as_ptr()).to_str().ok().map(str::to_owned)
+    }
+}
+
+/// Whether this path is on a BPF file system.
+pub(super) fn is_bpf_fs(path: &Path) -> io::Result<bool> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a terminated path, and a structure that the call fills.
+    unsafe {
+        let mut info: libc::statfs = std::mem::zeroed();
+        if libc::statfs(path.as_ptr(), &raw mut info) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
+        Ok(info.f_type as i64 == BPF_FS_MAGIC)
+    }
+}
+
+/// Mounts a BPF file system.
+pub(super) fn mount_bpf_fs(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: terminated strings that outlive the call.
+    let result = unsafe {
+        libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), flags, c"mode=0700".as_ptr().cast())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,376 @@
+//! The engine: holds the desired state, brings the kernel there, and reads back what it did.
+//!
+//! It is synchronous and knows neither control nor links: whoever drives it, agent or benchmark,
+//! hands it messages and takes acknowledgements.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use portcullis_proto::v1;
+
+use crate::datapath::{self, Attached, Datapath, DatapathError};
+use crate::desired::{Desired, DesiredError, Location};
+use crate::held::KernelView;
+use crate::keys::PublicKey;
+use crate::reconcile::{self, Action};
+use crate::stream::Resume;
+use crate::wireguard::{Device, PeerChange, WireGuard, WireGuardError};
+
+/// From this many peers on, reading all of them at once is faster than one by one.
+const READ_ALL_FROM: usize = 1024;
+/// Events kept for the next report; more of them say nothing new.
+const MOST_EVENTS: usize = 64;
+
+/// Why a message was not applied, or not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    #[error("the datapath cannot be read back: {0}")]
+    Datapath(#[from] DatapathError),
+    #[error("WireGuard cannot be read back: {0}")]
+    WireGuard(#[from] WireGuardError),
+    #[error("a delta came before any snapshot")]
+    NoSnapshot,
+}
+
+/// What applying a message came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// For control: what the kernel now holds.
+    pub applied: v1::Applied,
+    /// Whether the interface itself must be configured anew.
+    pub location_changed: bool,
+    /// Whether peers or their addresses changed, so that routes may have to.
+    pub peers_changed: bool,
+}
+
+/// The gateway's desired state and its datapath.
+pub struct Engine {
+    datapath: Datapath,
+    wireguard: Arc<dyn WireGuard>,
+    desired: Option<Desired>,
+    kernel: KernelView,
+    /// Tags of sessions whose end has been reported.
+    pub(crate) ended: HashSet<u64>,
+    events: Vec<String>,
+}
+
+impl Engine {
+    /// Changes nothing yet: what the kernel holds stays until control says otherwise.
+    pub fn new(datapath: Datapath, wireguard: Arc<dyn WireGuard>) -> Self {
+        Self {
+            datapath,
+            wireguard,
+            desired: None,
+            kernel: KernelView::default(),
+            ended: HashSet::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Puts the programs on both hooks of the interface, in place of those that are there.
+    pub fn attach(&mut self, ifindex: u32) -> Result<Attached, DatapathError> {
+        self.datapath.attach(ifindex)
+    }
+
+    /// Whether the kernel has both programs on the interface.
+    pub fn is_attached(&self, ifindex: u32) -> Result<bool, DatapathError> {
+        self.datapath.is_attached(ifindex)
+    }
+
+    /// Replaces the desired state, and converges everything.
+    pub fn snapshot(&mut self, snapshot: v1::Snapshot) -> Result<Outcome, EngineError> {
+        let (desired, rejected) = Desired::from_snapshot(snapshot, datapath::now())?;
+        rejected
+            .iter()
+            .for_each(|rejection| self.note(rejection.to_string()));
+        let location_changed =
+            self.desired.as_ref().map(|desired| &desired.location) != Some(&desired.location);
+        self.desired = Some(desired);
+        self.ended.clear();
+        let outcome = self.reconcile()?;
+        Ok(Outcome {
+            location_changed,
+            peers_changed: true,
+            ..outcome
+        })
+    }
+
+    /// Goes on from the revision that was applied last, and converges what the delta touches.
+    pub fn delta(&mut self, delta: v1::Delta) -> Result<Outcome, EngineError> {
+        let desired = self.desired.as_mut().ok_or(EngineError::NoSnapshot)?;
+        let change = desired.apply(delta, datapath::now())?;
+        change
+            .rejected
+            .iter()
+            .for_each(|rejection| self.note(rejection.to_string()));
+        if change.location {
+            self.set_services()?;
+        }
+        let peers_changed = self.converge(&change.touched)?;
+        Ok(Outcome {
+            applied: self.applied(),
+            location_changed: change.location,
+            peers_changed,
+        })
+    }
+
+    /// Reads everything from the kernel, and converges it. Without a desired state: only reads.
+    pub fn reconcile(&mut self) -> Result<Outcome, EngineError> {
+        self.read_all()?;
+        let mut peers_changed = false;
+        if let Some(desired) = &self.desired {
+            let mut keys: Vec<_> = self
+                .kernel
+                .keys()
+                .chain(desired.peers().map(|(key, _)| key))
+                .copied()
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            self.set_services()?;
+            peers_changed = self.converge(&keys)?;
+        }
+        Ok(Outcome {
+            applied: self.applied(),
+            location_changed: false,
+            peers_changed,
+        })
+    }
+
+    /// The next snapshot is asked for whole.
+    pub(crate) fn resume(&self, from_scratch: bool) -> Resume {
+        match &self.desired {
+            Some(desired) if !from_scratch => Resume {
+                revision: desired.revision,
+                store_id: desired.store_id.clone(),
+            },
+            _ => Resume::default(),
+        }
+    }
+
+    /// As control described it last.
+    pub fn location(&self) -> Option<&Location> {
+        self.desired.as_ref().map(|desired| &desired.location)
+    }
+
+    pub(crate) fn desired(&self) -> Option<&Desired> {
+        self.desired.as_ref()
+    }
+
+    pub(crate) fn kernel(&self) -> &KernelView {
+        &self.kernel
+    }
+
+    pub(crate) fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    pub(crate) fn datapath_mut(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Allowed IPs that lie outside the interface's own networks, and so need a route. A default
+    /// route is never taken from the machine, whatever a peer may send from.
+    pub(crate) fn routes(&self) -> Vec<IpNet> {
+        let Some(desired) = &self.desired else {
+            return Vec::new();
+        };
+        let connected: Vec<_> = desired
+            .location
+            .addresses
+            .iter()
+            .map(IpNet::trunc)
+            .collect();
+        let mut routes: Vec<_> = desired
+            .peers()
+            .flat_map(|(_, peer)| &peer.allowed_ips)
+            .filter(|network| network.prefix_len() > 0)
+            .filter(|network| {
+                !connected
+                    .iter()
+                    .any(|connected| connected.contains(*network))
+            })
+            .copied()
+            .collect();
+        routes.sort_unstable();
+        routes.dedup();
+        routes
+    }
+
+    /// Something an admin should see, for the log and for the next report.
+    pub(crate) fn note(&mut self, event: String) {
+        tracing::warn!("{event}");
+        if self.events.len() < MOST_EVENTS {
+            self.events.push(event);
+        }
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Revision and digest as they are now.
+    fn applied(&self) -> v1::Applied {
+        v1::Applied {
+            revision: self.desired.as_ref().map_or(0, |desired| desired.revision),
+            digest: self.kernel.digest().to_vec(),
+        }
+    }
+
+    fn set_services(&mut self) -> Result<(), EngineError> {
+        if let Some(desired) = &self.desired {
+            self.datapath.set_services(&desired.location.services)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the kernel to what is desired of `keys`, and reads those back. Says whether
+    /// anything but sessions changed.
+    fn converge(&mut self, keys: &[PublicKey]) -> Result<bool, EngineError> {
+        self.refresh_activity(keys);
+        let actions = self.plan(keys);
+        if actions.is_empty() {
+            return Ok(false);
+        }
+        let touched = touched(&actions);
+        let wireguard = actions
+            .iter()
+            .any(|action| matches!(action, Action::WireGuard(_)));
+        let peers = actions
+            .iter()
+            .any(|action| !matches!(action, Action::Lock(_) | Action::Grant(..)));
+        self.execute(actions);
+        self.read_back(&touched, wireguard)?;
+        let missed = touched_count(&self.plan(&touched));
+        if missed > 0 {
+            self.note(format!(
+                "{missed} peers are not in the kernel as control wants them"
+            ));
+        }
+        Ok(peers)
+    }
+
+    fn plan(&self, keys: &[PublicKey]) -> Vec<Action> {
+        let Some(desired) = &self.desired else {
+            return Vec::new();
+        };
+        let held = |key: &PublicKey| self.kernel.get(key);
+        reconcile::plan(keys, |key| desired.peer(key), held, datapath::now())
+    }
+
+    /// A failed action leaves its peer as it is, which is never more open than before: what
+    /// follows for that peer is left out. After a failure of WireGuard's everything that follows
+    /// is: an address must not be admitted for its new owner while the old one can use it.
+    fn execute(&mut self, actions: Vec<Action>) {
+        let mut failed = HashSet::new();
+        let mut batch: Vec<PeerChange> = Vec::new();
+        for action in actions {
+            if failed.contains(&action.key()) {
+                continue;
+            }
+            if let Action::WireGuard(change) = action {
+                batch.push(change);
+                continue;
+            }
+            if !self.flush(&mut batch) {
+                return;
+            }
+            let key = action.key();
+            if let Err(error) = self.execute_one(&action) {
+                self.note(format!("peer {key}: {error}"));
+                failed.insert(key);
+            }
+        }
+        self.flush(&mut batch);
+    }
+
+    fn execute_one(&mut self, action: &Action) -> Result<(), DatapathError> {
+        match action {
+            Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
+            Action::Grant(key, grant) => self.datapath.set_session(key.as_bytes(), Some(grant)),
+            Action::Forget(key) => self.datapath.remove_peer(key.as_bytes()),
+            Action::Admit(key, addresses) => self.datapath.upsert_peer(key.as_bytes(), addresses),
+            // Collected by the caller, which sends many at once.
+            Action::WireGuard(_) => Ok(()),
+        }
+    }
+
+    fn flush(&mut self, batch: &mut Vec<PeerChange>) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
+        let result = self.wireguard.apply(&std::mem::take(batch));
+        if let Err(error) = &result {
+            self.note(error.to_string());
+        }
+        result.is_ok()
+    }
+
+    /// The kernel writes the time of a peer's last packet by itself; a grant must not undo that.
+    fn refresh_activity(&mut self, keys: &[PublicKey]) {
+        for key in keys {
+            let Some(activity) = self.datapath.activity(key.as_bytes()) else {
+                continue;
+            };
+            self.kernel.saw_activity(key, activity);
+        }
+    }
+
+    fn read_all(&mut self) -> Result<(), EngineError> {
+        let device = self.wireguard.read()?;
+        let peers = self.datapath.peers()?;
+        self.kernel.clear();
+        for peer in device.peers {
+            self.kernel.set_wireguard(peer.key, Some(peer.config));
+        }
+        for view in peers {
+            if let Ok(key) = PublicKey::try_from(view.key) {
+                self.kernel.set_datapath(key, Some(view.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_back(&mut self, keys: &[PublicKey], wireguard: bool) -> Result<(), EngineError> {
+        if keys.len() >= READ_ALL_FROM {
+            return self.read_all();
+        }
+        for key in keys {
+            let view = self.datapath.read_peer(key.as_bytes())?;
+            self.kernel.set_datapath(*key, view.map(Into::into));
+        }
+        if wireguard {
+            self.read_wireguard(keys)?;
+        }
+        Ok(())
+    }
+
+    fn read_wireguard(&mut self, keys: &[PublicKey]) -> Result<(), WireGuardError> {
+        let Device { peers, .. } = self.wireguard.read()?;
+        let mut missing: HashSet<_> = keys.iter().copied().collect();
+        for peer in peers {
+            if missing.remove(&peer.key) {
+                self.kernel.set_wireguard(peer.key, Some(peer.config));
+            }
+        }
+        for key in missing {
+            self.kernel.set_wireguard(key, None);
+        }
+        Ok(())
+    }
+}
+
+/// Whose state the actions change, none twice.
+fn touched(actions: &[Action]) -> Vec<PublicKey> {
+    let mut keys: Vec<_> = actions.iter().map(Action::key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn touched_count(actions: &[Action]) -> usize {
+    touched(actions).len()
+}

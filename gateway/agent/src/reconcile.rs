@@ -1,0 +1,231 @@
+//! The difference between what control wants and what the kernel holds, as ordered actions.
+//!
+//! The order keeps every instant of its execution closed, also where it stops half-way:
+//! 1. sessions that end, and those of peers whose identity changes, are locked;
+//! 2. sessions of peers that stay as they are get their new grants;
+//! 3. peers and addresses that go are taken away, from both halves, so that
+//! 4. an address enters the datapath for its new owner only when no other peer can send from it;
+//! 5. WireGuard is told of what is new or changed;
+//! 6. peers that were changed get their grants, last.
+
+use ipnet::IpNet;
+
+use crate::datapath::SessionGrant;
+use crate::desired::{Peer, Session};
+use crate::held::Held;
+use crate::keys::PublicKey;
+use crate::wireguard::{PeerChange, PeerUpdate};
+
+/// How far a deadline in the kernel may be from control's before it is written again: more than
+/// what two conversions between the clocks differ by, less than anyone would notice. A machine
+/// that was suspended, or a clock that was set at control, exceeds it.
+const DEADLINE_TOLERANCE: u64 = 5_000_000_000;
+
+/// One step towards the desired state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ends the peer's session in the datapath.
+    Lock(PublicKey),
+    /// Gives the peer a session in the datapath, or changes the one it has.
+    Grant(PublicKey, SessionGrant),
+    /// Takes the peer from the datapath.
+    Forget(PublicKey),
+    /// Sets the addresses that prove the peer in the datapath; adds the peer where it is missing.
+    Admit(PublicKey, Vec<IpNet>),
+    /// Changes WireGuard's half.
+    WireGuard(PeerChange),
+}
+
+impl Action {
+    /// Whose state it changes.
+    pub fn key(&self) -> PublicKey {
+        match self {
+            Self::Lock(key)
+            | Self::Grant(key, _)
+            | Self::Forget(key)
+            | Self::Admit(key, _)
+            | Self::WireGuard(PeerChange::Remove(key))
+            | Self::WireGuard(PeerChange::Update(PeerUpdate { key, .. })) => *key,
+        }
+    }
+}
+
+/// What to do so that the kernel holds what is desired of `keys`.
+pub fn plan<'a>(
+    keys: impl IntoIterator<Item = &'a PublicKey>,
+    desired: impl Fn(&PublicKey) -> Option<&'a Peer>,
+    held: impl Fn(&PublicKey) -> Option<&'a Held>,
+    now: u64,
+) -> Vec<Action> {
+    let nothing = Held::default();
+    let mut plan = Plan::default();
+    for key in keys {
+        let held = held(key).unwrap_or(&nothing);
+        match desired(key) {
+            Some(peer) => plan.keep(*key, peer, held, now),
+            None => plan.remove(*key, held),
+        }
+    }
+    plan.ordered()
+}
+
+/// Whether the kernel holds this session. Its deadline is compared as a time, all else through
+/// the tag; two deadlines that have both passed are the same.
+pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now: u64) -> bool {
+    match (held, wanted) {
+        (None, None) => true,
+        (Some(held), Some(wanted)) => {
+            let grant = wanted.grant(now, Some(held.last_activity));
+            held.tag == grant.tag
+                && held.level == grant.level
+                && held.idle_timeout == grant.idle_timeout
+                && (held.deadline.abs_diff(grant.deadline) <= DEADLINE_TOLERANCE
+                    || (held.deadline <= now && grant.deadline <= now)
+                    // Over in the kernel by its idle timer: nothing to write.
+                    || grant.deadline <= 1)
+        }
+        _ => false,
+    }
+}
+
+/// Actions by phase.
+#[derive(Default)]
+struct Plan {
+    locks: Vec<Action>,
+    renewals: Vec<Action>,
+    removals: Vec<Action>,
+    admissions: Vec<Action>,
+    updates: Vec<Action>,
+    grants: Vec<Action>,
+}
+
+impl Plan {
+    fn remove(&mut self, key: PublicKey, held: &Held) {
+        if held.session().is_some() {
+            self.locks.push(Action::Lock(key));
+        }
+        if held.datapath.is_some() {
+            self.removals.push(Action::Forget(key));
+        }
+        if held.wireguard.is_some() {
+            self.removals
+                .push(Action::WireGuard(PeerChange::Remove(key)));
+        }
+    }
+
+    fn keep(&mut self, key: PublicKey, peer: &Peer, held: &Held, now: u64) {
+        let identity_changes = held.datapath.as_ref().map(|half| &half.addresses)
+            != Some(&peer.allowed_ips)
+            || held.wireguard.as_ref().is_none_or(|half| {
+                half.allowed_ips != peer.allowed_ips || half.preshared_key != peer.preshared_key
+            });
+        self.session(key, peer, held, identity_changes, now);
+        self.addresses(key, peer, held);
+        self.wireguard(key, peer, held);
+    }
+
+    fn session(
+        &mut self,
+        key: PublicKey,
+        peer: &Peer,
+        held: &Held,
+        identity_changes: bool,
+        now: u64,
+    ) {
+        let (have, want) = (held.session(), peer.session.as_ref());
+        if holds_session(have, want, now) {
+            return;
+        }
+        if have.is_some() && (want.is_none() || identity_changes) {
+            self.locks.push(Action::Lock(key));
+        }
+        if let Some(want) = want {
+            let grant = want.grant(now, have.map(|session| session.last_activity));
+            let grants = if identity_changes {
+                &mut self.grants
+            } else {
+                &mut self.renewals
+            };
+            grants.push(Action::Grant(key, grant));
+        }
+    }
+
+    fn addresses(&mut self, key: PublicKey, peer: &Peer, held: &Held) {
+        let Some(half) = &held.datapath else {
+            self.admissions
+                .push(Action::Admit(key, peer.allowed_ips.clone()));
+            return;
+        };
+        let kept = common(&half.addresses, &peer.allowed_ips);
+        if kept.len() < half.addresses.len() {
+            self.removals.push(Action::Admit(key, kept.clone()));
+        }
+        if kept.len() < peer.allowed_ips.len() {
+            self.admissions
+                .push(Action::Admit(key, peer.allowed_ips.clone()));
+        }
+    }
+
+    fn wireguard(&mut self, key: PublicKey, peer: &Peer, held: &Held) {
+        let mut update = PeerUpdate {
+            key,
+            create: false,
+            preshared_key: None,
+            persistent_keepalive: None,
+            allowed_ips: None,
+        };
+        let Some(half) = &held.wireguard else {
+            self.updates
+                .push(Action::WireGuard(PeerChange::Update(PeerUpdate {
+                    create: true,
+                    preshared_key: Some(peer.preshared_key.clone()),
+                    persistent_keepalive: Some(peer.persistent_keepalive),
+                    allowed_ips: Some(peer.allowed_ips.clone()),
+                    ..update
+                })));
+            return;
+        };
+        let kept = common(&half.allowed_ips, &peer.allowed_ips);
+        if kept.len() < half.allowed_ips.len() {
+            self.removals
+                .push(Action::WireGuard(PeerChange::Update(PeerUpdate {
+                    allowed_ips: Some(kept.clone()),
+                    ..update.clone()
+                })));
+        }
+        update.allowed_ips =
+            (kept.len() < peer.allowed_ips.len()).then(|| peer.allowed_ips.clone());
+        update.preshared_key =
+            (half.preshared_key != peer.preshared_key).then(|| peer.preshared_key.clone());
+        update.persistent_keepalive = (half.persistent_keepalive != peer.persistent_keepalive)
+            .then_some(peer.persistent_keepalive);
+        if update.allowed_ips.is_some()
+            || update.preshared_key.is_some()
+            || update.persistent_keepalive.is_some()
+        {
+            self.updates
+                .push(Action::WireGuard(PeerChange::Update(update)));
+        }
+    }
+
+    fn ordered(self) -> Vec<Action> {
+        let mut actions = self.locks;
+        actions.extend(self.renewals);
+        actions.extend(self.removals);
+        actions.extend(self.admissions);
+        actions.extend(self.updates);
+        actions.extend(self.grants);
+        actions
+    }
+}
+
+/// What two sorted lists share.
+fn common(have: &[IpNet], want: &[IpNet]) -> Vec<IpNet> {
+    have.iter()
+        .filter(|network| want.binary_search(network).is_ok())
+        .copied()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The stream to control: one connection at a time, dialled by the gateway.
+
+use portcullis_proto::PROTOCOL;
+use portcullis_proto::v1::gateway_control_client::GatewayControlClient;
+use portcullis_proto::v1::{
+    Applied, ControlMessage, GatewayMessage, Hello, Report, gateway_message,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::identity::Enrolment;
+use crate::keys::PublicKey;
+use crate::transport::{self, ConnectError};
+
+/// Messages to control that may wait: a slow control must not make the gateway's memory grow.
+const OUTBOUND: usize = 256;
+/// A snapshot of the largest location must fit.
+const MESSAGE_LIMIT: usize = 512 << 20;
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("control refused the stream: {}", .0.message())]
+    Refused(#[from] Status),
+    #[error("the stream has ended")]
+    Ended,
+    #[error("control reads too slowly")]
+    Backlog,
+}
+
+/// Where the gateway is, for control to go on from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resume {
+    /// 0 asks for a snapshot.
+    pub(crate) revision: u64,
+    pub(crate) store_id: String,
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    outbound: mpsc::Sender<GatewayMessage>,
+    inbound: Streaming<ControlMessage>,
+}
+
+impl Stream {
+    /// Dials control, and says hello.
+    pub(crate) async fn open(
+        enrolment: &Enrolment,
+        public_key: PublicKey,
+        resume: Resume,
+    ) -> Result<Self, StreamError> {
+        let channel = transport::connect(enrolment).await?;
+        let (outbound, messages) = mpsc::channel(OUTBOUND);
+        let hello = Hello {
+            protocol: PROTOCOL,
+            abi_version: gateway_common::abi::ABI_VERSION,
+            resume_from: resume.revision,
+            store_id: resume.store_id,
+            public_key: public_key.as_bytes().to_vec(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let stream = |message| GatewayMessage {
+            message: Some(message),
+        };
+        // The channel is empty: this cannot fail for want of room.
+        outbound
+            .try_send(stream(gateway_message::Message::Hello(hello)))
+            .map_err(|_| StreamError::Ended)?;
+        let inbound = GatewayControlClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .sync(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        Ok(Self { outbound, inbound })
+    }
+
+    /// The next message. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<ControlMessage, StreamError> {
+        self.inbound.message().await?.ok_or(StreamError::Ended)
+    }
+
+    pub(crate) fn applied(&self, applied: Applied) -> Result<(), StreamError> {
+        self.send(gateway_message::Message::Applied(applied))
+    }
+
+    pub(crate) fn report(&self, report: Report) -> Result<(), StreamError> {
+        self.send(gateway_message::Message::Report(report))
+    }
+
+    fn send(&self, message: gateway_message::Message) -> Result<(), StreamError> {
+        self.outbound
+            .try_send(GatewayMessage {
+                message: Some(message),
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StreamError::Backlog,
+                mpsc::error::TrySendError::Closed(_) => StreamError::Ended,
+            })
+    }
+}

@@ -1,0 +1,275 @@
+//! Login, status and logout at the portal's JSON API.
+
+use std::io;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use ureq::http::{Response, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Body};
+
+use crate::fingerprint::Fingerprint;
+use crate::pin;
+
+/// For connecting, and for the TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one whole request: the portal waits for gateways to acknowledge a session.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Far above any answer of the portal.
+const ANSWER_LIMIT: u64 = 64 * 1024;
+
+/// What can go wrong between a device and the portal.
+#[derive(Debug, Error)]
+pub enum PortalError {
+    #[error("`{0}` is not a portal address; it looks like https://10.77.0.1:443")]
+    Url(String),
+    #[error("cannot reach the portal at {place}: {source} (is the tunnel up?)")]
+    Unreachable { place: String, source: io::Error },
+    #[error(
+        "the portal belongs to another CA: expected {expected}, found {found}; nothing was sent"
+    )]
+    AnotherCa {
+        expected: Fingerprint,
+        found: Fingerprint,
+    },
+    #[error("the portal did not present its CA's certificate; nothing was sent")]
+    NoCa,
+    #[error("TLS with the portal failed: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the request to the portal failed: {0}")]
+    Request(#[from] ureq::Error),
+    #[error("login refused: {0}")]
+    Refused(String),
+    #[error("too many wrong attempts; try again in {} s", .retry_after.as_secs())]
+    Delayed { retry_after: Duration },
+    #[error("login refused: {0}")]
+    UnknownDevice(String),
+    #[error("the portal answered with status {status}: {message}")]
+    Unexpected { status: u16, message: String },
+}
+
+impl PortalError {
+    /// Whether the portal was reached and said no.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Delayed { .. } | Self::UnknownDevice(_)
+        )
+    }
+}
+
+/// A login whose password was right and whose code is still missing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Attempt {
+    #[serde(rename = "attempt")]
+    id: String,
+    /// How long the portal waits for the code, in seconds.
+    #[serde(rename = "expires_in_s")]
+    pub expires_in_s: u64,
+}
+
+/// A live session, as the portal shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Session {
+    pub id: String,
+    pub user: String,
+    pub device: String,
+    pub location: String,
+    /// `mfa` or `phishing-resistant`.
+    pub level: String,
+    /// RFC 3339.
+    pub authenticated_at: String,
+    /// RFC 3339.
+    pub deadline: String,
+    /// 0: none.
+    pub idle_timeout_ms: u64,
+}
+
+/// The portal as seen from a device.
+#[derive(Debug)]
+pub struct PortalClient {
+    agent: Agent,
+    base: String,
+}
+
+impl PortalClient {
+    /// Checks the portal's CA against `ca` before anything is sent, and trusts that CA alone.
+    pub fn connect(url: &str, ca: Fingerprint) -> Result<Self, PortalError> {
+        let (host, port) = host_and_port(url).ok_or_else(|| PortalError::Url(url.to_owned()))?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let certificate = pin::fetch_ca(bare, port, ca, CONNECT_TIMEOUT)?;
+        let root = Certificate::from_der(&certificate).to_owned();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .root_certs(RootCerts::new_with_certs(&[root]))
+            .unversioned_rustls_crypto_provider(pin::provider())
+            .build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            // The portal is inside the tunnel: a proxy could only be in the way of the secrets.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(CALL_TIMEOUT))
+            .build()
+            .new_agent();
+        Ok(Self {
+            agent,
+            base: format!("https://{host}:{port}/api/v1"),
+        })
+    }
+
+    /// The first factor.
+    pub fn begin(&self, username: &str, password: &str) -> Result<Attempt, PortalError> {
+        #[derive(Serialize)]
+        struct Login<'a> {
+            username: &'a str,
+            password: &'a str,
+        }
+        let url = format!("{}/login", self.base);
+        answer(
+            self.agent
+                .post(&url)
+                .send_json(Login { username, password })?,
+        )
+    }
+
+    /// The second factor: a code of six digits.
+    pub fn totp(&self, attempt: &Attempt, code: &str) -> Result<Session, PortalError> {
+        #[derive(Serialize)]
+        struct Totp<'a> {
+            code: &'a str,
+        }
+        let url = format!("{}/login/{}/totp", self.base, attempt.id);
+        answer(self.agent.post(&url).send_json(Totp { code })?)
+    }
+
+    /// This device's session, if it has one.
+    pub fn session(&self) -> Result<Option<Session>, PortalError> {
+        let response = self.agent.get(&format!("{}/session", self.base)).call()?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        answer(response).map(Some)
+    }
+
+    /// Ends this device's session. False when there was none.
+    pub fn logout(&self) -> Result<bool, PortalError> {
+        let response = self
+            .agent
+            .delete(&format!("{}/session", self.base))
+            .call()?;
+        if response.status() == 404 {
+            return Ok(false);
+        }
+        answer::<serde_json::Value>(response).map(|_| true)
+    }
+}
+
+/// Only https, and no path: the API's own is added.
+fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let plain = uri.scheme_str() == Some("https")
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none();
+    let authority = uri.authority().filter(|_| plain)?;
+    let no_user = !authority.as_str().contains('@');
+    (no_user && !authority.host().is_empty()).then(|| {
+        (
+            authority.host().to_owned(),
+            authority.port_u16().unwrap_or(443),
+        )
+    })
+}
+
+fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<T, PortalError> {
+    let status = response.status();
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_LIMIT)
+        .read_to_vec()?;
+    if status.is_success() {
+        return serde_json::from_slice(&body).map_err(|error| PortalError::Unexpected {
+            status: status.as_u16(),
+            message: format!("not the JSON of a portal: {error}"),
+        });
+    }
+    Err(refusal(status.as_u16(), &body))
+}
+
+fn refusal(status: u16, body: &[u8]) -> PortalError {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+        code: String,
+        #[serde(default)]
+        retry_after_s: u64,
+    }
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => match refusal.code.as_str() {
+            "refused" | "unknown_attempt" => PortalError::Refused(refusal.error),
+            "delayed" => PortalError::Delayed {
+                retry_after: Duration::from_secs(refusal.retry_after_s),
+            },
+            "unknown_device" => PortalError::UnknownDevice(refusal.error),
+            _ => PortalError::Unexpected {
+                status,
+                message: refusal.error,
+            },
+        },
+        Err(_) => PortalError::Unexpected {
+            status,
+            message: "no explanation was given".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_portals() {
+        let parse = |url| host_and_port(url);
+        assert_eq!(
+            parse("https://10.77.0.1:8443"),
+            Some(("10.77.0.1".into(), 8443))
+        );
+        assert_eq!(parse("https://10.77.0.1/"), Some(("10.77.0.1".into(), 443)));
+        assert_eq!(
+            parse("https://[fd77::1]:8443"),
+            Some(("[fd77::1]".into(), 8443))
+        );
+        for bad in [
+            "http://10.77.0.1",
+            "10.77.0.1",
+            "https://a@b",
+            "https://a/b",
+            "https://a/?b",
+            "",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let delayed = refusal(
+            429,
+            br#"{"error":"later","code":"delayed","retry_after_s":30}"#,
+        );
+        assert!(
+            matches!(delayed, PortalError::Delayed { retry_after } if retry_after.as_secs() == 30)
+        );
+        assert!(refusal(401, br#"{"error":"no","code":"refused"}"#).is_refusal());
+        assert!(refusal(403, br#"{"error":"no","code":"unknown_device"}"#).is_refusal());
+        assert!(!refusal(503, br#"{"error":"no","code":"internal"}"#).is_refusal());
+        assert!(!refusal(302, b"<html>").is_refusal());
+    }
+}

@@ -1,0 +1,16 @@
+//! Raw input becomes one of these at the edge, and stays one.
+
+mod key;
+mod name;
+mod pool;
+mod session;
+
+pub(crate) use key::DeviceKey;
+pub(crate) use name::Name;
+pub(crate) use pool::{Pool, endpoint, route};
+pub(crate) use session::{SessionState, level_from_store};
+
+/// Input that cannot be what it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub(crate) String);

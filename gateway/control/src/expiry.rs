@@ -1,0 +1,89 @@
+//! Ends sessions whose deadline has passed. This is bookkeeping: the kernel stopped their packets
+//! at the deadline by itself (invariant 2).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::core::Core;
+use crate::domain::SessionState;
+use crate::store::sessions::{self, Ending, Selection};
+use crate::store::{Entry, StoreError, attempts, devices, to_u64};
+
+/// Looks at least this often, for clocks that are set and sessions granted by other processes.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
+/// A gateway that was away for longer gets a snapshot instead of a delta.
+const TOMBSTONES_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Sweeps until dropped.
+pub(crate) async fn run(core: &Core) {
+    let mut revisions = core.store.revisions();
+    let mut cleaned: Option<tokio::time::Instant> = None;
+    loop {
+        let pause = match sweep(core).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(%error, "expired sessions could not be ended");
+                RETRY
+            }
+        };
+        if cleaned.is_none_or(|at| at.elapsed() >= CLEAN_UP_EVERY) {
+            match clean_up(core).await {
+                Ok(()) => cleaned = Some(tokio::time::Instant::now()),
+                Err(error) => tracing::warn!(%error, "old records could not be removed"),
+            }
+        }
+        // A change may bring a nearer deadline.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = revisions.changed() => {}
+        }
+    }
+}
+
+/// Ends what is due. Answers how long nothing else will be.
+pub(crate) async fn sweep(core: &Core) -> Result<Duration, StoreError> {
+    let mut read = core.store.read().await?;
+    let next = sessions::next_deadline(read.sql()).await?;
+    read.end().await?;
+    let Some(next) = next else {
+        return Ok(LONGEST_SLEEP);
+    };
+    let now_ms = core.now_ms();
+    if next > now_ms {
+        let left = Duration::from_millis(to_u64(next - now_ms).saturating_add(1));
+        return Ok(left.min(LONGEST_SLEEP));
+    }
+    let mut write = core.store.change(now_ms).await?;
+    let revision = write.revision();
+    let ending = Ending {
+        state: SessionState::Expired,
+        by: "system",
+    };
+    let due = Selection::PastDeadline(now_ms);
+    let ended = sessions::end(write.sql(), &due, ending, revision, now_ms).await?;
+    if ended == 0 {
+        return Ok(Duration::ZERO); // another process was faster; the write is rolled back
+    }
+    let detail = json!({ "sessions": ended });
+    let entry = Entry {
+        actor: "system",
+        action: "session.expire",
+        subject: "deadline",
+        detail,
+    };
+    write.audit(entry).await?;
+    write.commit().await?;
+    Ok(Duration::ZERO)
+}
+
+async fn clean_up(core: &Core) -> Result<(), StoreError> {
+    let mut write = core.store.record(core.now_ms()).await?;
+    let now_ms = write.now_ms();
+    devices::prune_tombstones(write.sql(), now_ms - TOMBSTONES_MS).await?;
+    attempts::delete_expired(write.sql(), now_ms).await?;
+    write.commit().await?;
+    Ok(())
+}

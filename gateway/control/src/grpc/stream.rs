@@ -1,0 +1,302 @@
+//! One stream per gateway. It is level-triggered: whenever the store's revision is beyond what was
+//! sent, the difference is read from the store and sent. A wake-up that is lost, doubled or late
+//! changes nothing but the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_proto::PROTOCOL;
+use portcullis_proto::v1::control_message::Message;
+use portcullis_proto::v1::gateway_control_server::GatewayControl;
+use portcullis_proto::v1::gateway_message::Message as FromGateway;
+use portcullis_proto::v1::{Applied, ControlMessage, GatewayMessage, Hello, Refused, Report};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::sync::{Acknowledgement, Next, Progress};
+use super::{identity, report};
+use crate::core::Core;
+use crate::domain::DeviceKey;
+use crate::error::OperationError;
+use crate::fleet::Member;
+use crate::store::gateways::{self, GatewayRow};
+use crate::store::{Engine, Store};
+
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that may wait for a slow gateway; after that, changes are coalesced.
+const WAITING: usize = 16;
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// A gateway whose kernel keeps deviating gets a snapshot this often at most.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
+
+type Outbound = mpsc::Sender<Result<ControlMessage, Status>>;
+
+/// The service that gateways stream with.
+pub(super) struct GatewayStreams {
+    core: Arc<Core>,
+    /// Closed when streams are to end.
+    stopping: watch::Receiver<()>,
+}
+
+impl GatewayStreams {
+    pub(super) fn new(core: Arc<Core>, stopping: watch::Receiver<()>) -> Self {
+        Self { core, stopping }
+    }
+}
+
+#[tonic::async_trait]
+impl GatewayControl for GatewayStreams {
+    type SyncStream = ReceiverStream<Result<ControlMessage, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<GatewayMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let gateway = identity::gateway(&self.core, &request).await?;
+        let (outbound, stream) = mpsc::channel(WAITING);
+        let core = self.core.clone();
+        let mut stopping = self.stopping.clone();
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            let name = gateway.name.clone();
+            let conversation = tokio::select! {
+                over = converse(core, gateway, inbound, &outbound) => over,
+                // Nothing is ever sent: this is the other end being dropped.
+                _ = stopping.changed() => Err(End::Stopped),
+            };
+            match conversation {
+                Ok(()) => tracing::info!(gateway = name, "gateway disconnected"),
+                Err(End::Refused(reason)) => {
+                    tracing::warn!(gateway = name, reason, "gateway refused");
+                    let refused = Message::Refused(Refused { reason });
+                    let _ = outbound
+                        .send(Ok(ControlMessage {
+                            message: Some(refused),
+                        }))
+                        .await;
+                }
+                Err(End::Broken(status)) => {
+                    tracing::info!(gateway = name, %status, "gateway's stream broke");
+                }
+                Err(End::Stopped) => {
+                    let status = Status::unavailable("the control service is shutting down");
+                    let _ = outbound.try_send(Err(status));
+                }
+                Err(End::Store(error)) => {
+                    tracing::warn!(gateway = name, %error, "gateway's stream ended");
+                    let _ = outbound.send(Err(error.into())).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Why a stream is over.
+enum End {
+    Refused(String),
+    Broken(Status),
+    Stopped,
+    Store(OperationError),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Broken(status)
+    }
+}
+
+impl From<OperationError> for End {
+    fn from(error: OperationError) -> Self {
+        Self::Store(error)
+    }
+}
+
+async fn converse(
+    core: Arc<Core>,
+    gateway: GatewayRow,
+    mut inbound: Streaming<GatewayMessage>,
+    outbound: &Outbound,
+) -> Result<(), End> {
+    let hello = timeout(HELLO_WITHIN, inbound.message())
+        .await
+        .map_err(|_| End::Refused("no hello in time".into()))??;
+    let Some(FromGateway::Hello(hello)) = hello.and_then(|message| message.message) else {
+        return Err(End::Refused("the first message must be a hello".into()));
+    };
+    let key = check(&hello)?;
+    core.note_gateway_key(&gateway, key).await?;
+    tracing::info!(
+        gateway = gateway.name,
+        version = hello.agent_version,
+        resume_from = hello.resume_from,
+        "gateway connected"
+    );
+    let session = Session {
+        revisions: core.store.revisions(),
+        member: core.fleet.join(&gateway.id),
+        progress: Progress::new(core.clone(), &gateway),
+        noted: notes(&core, &gateway.id),
+        reports: report::recorder(core, gateway),
+        snapshot_after: None,
+    };
+    session.run(&hello, inbound, outbound).await
+}
+
+fn check(hello: &Hello) -> Result<DeviceKey, End> {
+    if hello.protocol != PROTOCOL {
+        return Err(End::Refused(format!(
+            "this control service speaks protocol {PROTOCOL}, the gateway {}: upgrade the older one",
+            hello.protocol
+        )));
+    }
+    DeviceKey::parse(&hello.public_key)
+        .map_err(|error| End::Refused(format!("the gateway's public key: {error}")))
+}
+
+struct Session {
+    revisions: watch::Receiver<u64>,
+    member: Member,
+    progress: Progress,
+    /// The newest revision applied, on its way to the store.
+    noted: watch::Sender<u64>,
+    reports: mpsc::Sender<Report>,
+    /// When the next snapshot that a deviation asks for may be sent.
+    snapshot_after: Option<Instant>,
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        hello: &Hello,
+        mut inbound: Streaming<GatewayMessage>,
+        outbound: &Outbound,
+    ) -> Result<(), End> {
+        // Subscribed before the store is read: no change falls between (invariant 5).
+        self.revisions.mark_unchanged();
+        let first = self.progress.first(hello).await?;
+        if let Next::Send(message) = first {
+            let message = ControlMessage {
+                message: Some(*message),
+            };
+            outbound.send(Ok(message)).await.map_err(|_| closed())?;
+        } else {
+            return Err(removed());
+        }
+        let mut behind = false;
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.member.replaced() => {
+                    return Err(End::Refused("the gateway has connected again".into()));
+                }
+                // Room first, then the read: what is sent is as new as it can be.
+                permit = outbound.reserve(), if behind && Instant::now() >= not_before => {
+                    let permit = permit.map_err(|_| closed())?;
+                    self.revisions.mark_unchanged();
+                    match self.progress.next().await {
+                        Ok(Next::Send(message)) => {
+                            permit.send(Ok(ControlMessage { message: Some(*message) }));
+                            behind = false;
+                        }
+                        Ok(Next::Nothing) => behind = false,
+                        Ok(Next::Removed) => return Err(removed()),
+                        Err(error) => {
+                            tracing::warn!(%error, "the store could not be read for a gateway");
+                            not_before = Instant::now() + STORE_RETRY;
+                        }
+                    }
+                }
+                () = sleep_until(not_before), if behind && Instant::now() < not_before => {}
+                changed = self.revisions.changed(), if !behind => {
+                    // Closed with the store, at shutdown.
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    behind = true;
+                }
+                message = inbound.message() => {
+                    match message?.map(|message| message.message) {
+                        None => return Ok(()),
+                        Some(Some(FromGateway::Applied(applied))) => {
+                            if let Some(at) = self.acknowledge(&applied) {
+                                behind = true;
+                                not_before = at;
+                            }
+                        }
+                        Some(Some(FromGateway::Report(report))) => {
+                            self.reports.send(report).await.map_err(|_| closed())?;
+                        }
+                        Some(Some(FromGateway::Hello(_)) | None) => {
+                            return Err(End::Refused("an unexpected message".into()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers when to send a snapshot, where the gateway's kernel deviates.
+    fn acknowledge(&mut self, applied: &Applied) -> Option<Instant> {
+        match self.progress.acknowledge(applied) {
+            Acknowledgement::AsExpected => {
+                self.member.applied(applied.revision);
+                self.noted.send_replace(applied.revision);
+                None
+            }
+            Acknowledgement::Stale => None,
+            Acknowledgement::Deviates => {
+                // Written to the log and the audit with the gateway's own events.
+                let event = format!(
+                    "the kernel does not hold what was asked for at revision {}: sending everything",
+                    applied.revision
+                );
+                let report = Report {
+                    events: vec![event],
+                    ..Report::default()
+                };
+                let _ = self.reports.try_send(report);
+                self.member.deviates();
+                self.progress.start_over();
+                let now = Instant::now();
+                let at = self.snapshot_after.map_or(now, |after| after.max(now));
+                self.snapshot_after = Some(at + SNAPSHOT_EVERY);
+                Some(at)
+            }
+        }
+    }
+}
+
+/// Writes a gateway's progress to the store: soon where other control processes may wait for it,
+/// seldom on SQLite, where only this one does and each write costs a sync of the disk.
+fn notes(core: &Arc<Core>, gateway: &str) -> watch::Sender<u64> {
+    let (sender, mut applied) = watch::channel(0_u64);
+    let store: Store = core.store.clone();
+    let clock = core.clock.clone();
+    let gateway = gateway.to_owned();
+    let pause = match store.engine() {
+        Engine::Sqlite => Duration::from_secs(5),
+        Engine::Postgres => Duration::from_millis(10),
+    };
+    tokio::spawn(async move {
+        while applied.changed().await.is_ok() {
+            let revision = *applied.borrow_and_update();
+            if let Err(error) = gateways::note(&store, &gateway, revision, clock.now_ms()).await {
+                tracing::warn!(%error, "a gateway's progress was not recorded");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    });
+    sender
+}
+
+fn closed() -> End {
+    End::Broken(Status::cancelled("the gateway went away"))
+}
+
+fn removed() -> End {
+    End::Refused("this gateway has been removed".into())
+}

@@ -1,0 +1,193 @@
+//! What one gateway was sent, what it must hold, and what to send next. No I/O but the store's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use portcullis_proto::v1::{self, control_message::Message};
+
+use super::desired::{self, Expected};
+use crate::core::Core;
+use crate::domain::DeviceKey;
+use crate::error::OperationError;
+use crate::store::changes::Changes;
+use crate::store::gateways::GatewayRow;
+
+/// A message to the gateway, or the news that it is none of ours any more.
+pub(super) enum Next {
+    Send(Box<Message>),
+    /// There is nothing newer than what was sent.
+    Nothing,
+    Removed,
+}
+
+/// How an acknowledgement compares with what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acknowledgement {
+    AsExpected,
+    /// The kernel holds something else.
+    Deviates,
+    /// Of a revision that was not sent on this stream, or is acknowledged already.
+    Stale,
+}
+
+/// One gateway's stream, as far as state goes.
+pub(super) struct Progress {
+    core: Arc<Core>,
+    gateway: String,
+    /// The last revision sent; 0 before the first message.
+    sent: u64,
+    expected: Expected,
+    /// Digests expected for revisions that were sent and not acknowledged.
+    awaited: VecDeque<(u64, [u8; 32])>,
+    snapshot_next: bool,
+}
+
+impl Progress {
+    pub(super) fn new(core: Arc<Core>, gateway: &GatewayRow) -> Self {
+        Self {
+            core,
+            gateway: gateway.id.clone(),
+            sent: 0,
+            expected: Expected::default(),
+            awaited: VecDeque::new(),
+            snapshot_next: true,
+        }
+    }
+
+    /// The first message: a delta where the gateway can resume, else a snapshot.
+    pub(super) async fn first(&mut self, hello: &v1::Hello) -> Result<Next, OperationError> {
+        let store = &self.core.store;
+        let resumed = hello.resume_from;
+        let resumes = store.can_resume(&hello.store_id, resumed).await?;
+        // The digest covers everything, so everything is read either way.
+        let Some(changes) = store.changes(&self.gateway, 0).await? else {
+            return Ok(Next::Removed);
+        };
+        // Tombstones of before are nothing to a snapshot; a delta needs those since.
+        let since = if resumes {
+            store.changes(&self.gateway, resumed).await?
+        } else {
+            None
+        };
+        match since {
+            Some(since) if since.revision == changes.revision => {
+                self.take_in(&changes)?;
+                self.delta(resumed, &since).map(Next::Send)
+            }
+            _ => self.snapshot(&changes).map(Next::Send),
+        }
+    }
+
+    /// What is newer than what was sent.
+    pub(super) async fn next(&mut self) -> Result<Next, OperationError> {
+        let since = if self.snapshot_next { 0 } else { self.sent };
+        let store = &self.core.store;
+        let Some(mut changes) = store.changes(&self.gateway, since).await? else {
+            return Ok(Next::Removed);
+        };
+        if changes.revision < since {
+            // The store was restored from a backup: its revisions mean something else now.
+            self.snapshot_next = true;
+            changes = match store.changes(&self.gateway, 0).await? {
+                Some(everything) => everything,
+                None => return Ok(Next::Removed),
+            };
+        }
+        if self.snapshot_next {
+            return self.snapshot(&changes).map(Next::Send);
+        }
+        if changes.revision == self.sent {
+            return Ok(Next::Nothing);
+        }
+        for key in &changes.removed {
+            self.expected.remove(key);
+        }
+        self.delta(self.sent, &changes).map(Next::Send)
+    }
+
+    /// Makes the next message a snapshot.
+    pub(super) fn start_over(&mut self) {
+        self.snapshot_next = true;
+    }
+
+    pub(super) fn acknowledge(&mut self, applied: &v1::Applied) -> Acknowledgement {
+        while let Some((revision, digest)) = self.awaited.front().copied() {
+            if revision > applied.revision {
+                break;
+            }
+            self.awaited.pop_front();
+            if revision == applied.revision {
+                return if applied.digest == digest {
+                    Acknowledgement::AsExpected
+                } else {
+                    Acknowledgement::Deviates
+                };
+            }
+        }
+        Acknowledgement::Stale
+    }
+
+    fn snapshot(&mut self, changes: &Changes) -> Result<Box<Message>, OperationError> {
+        let peers = self.take_in(changes)?;
+        let location = changes
+            .location
+            .as_ref()
+            .map(desired::location)
+            .transpose()?;
+        self.note_sent(changes.revision);
+        Ok(Box::new(Message::Snapshot(v1::Snapshot {
+            revision: changes.revision,
+            store_id: self.core.store.store_id().into(),
+            control_now_ms: self.core.now_ms(),
+            location,
+            peers,
+        })))
+    }
+
+    fn delta(&mut self, from: u64, changes: &Changes) -> Result<Box<Message>, OperationError> {
+        let peers = self.put(changes)?;
+        let location = changes
+            .location
+            .as_ref()
+            .map(desired::location)
+            .transpose()?;
+        self.note_sent(changes.revision);
+        Ok(Box::new(Message::Delta(v1::Delta {
+            from_revision: from,
+            revision: changes.revision,
+            control_now_ms: self.core.now_ms(),
+            location,
+            peers,
+            removed: changes
+                .removed
+                .iter()
+                .map(|key| key.as_bytes().to_vec())
+                .collect(),
+        })))
+    }
+
+    /// Forgets what was expected and expects exactly these peers.
+    fn take_in(&mut self, everything: &Changes) -> Result<Vec<v1::Peer>, OperationError> {
+        self.expected.clear();
+        self.awaited.clear();
+        self.put(everything)
+    }
+
+    fn put(&mut self, changes: &Changes) -> Result<Vec<v1::Peer>, OperationError> {
+        let now_ms = self.core.now_ms();
+        let mut peers = Vec::with_capacity(changes.peers.len());
+        for row in &changes.peers {
+            let (peer, allowed_ips) = desired::peer(&self.core, row, now_ms)?;
+            let key: DeviceKey = row.public_key;
+            self.expected.put(key, &peer, allowed_ips);
+            peers.push(peer);
+        }
+        Ok(peers)
+    }
+
+    fn note_sent(&mut self, revision: u64) {
+        self.sent = revision;
+        self.snapshot_next = false;
+        self.awaited.push_back((revision, self.expected.digest()));
+    }
+}

@@ -1,0 +1,401 @@
+//! Logging in: password, then code, from the device's own tunnel address.
+//!
+//! Cryptokey routing makes the source address inside the tunnel proof of the device's key. The
+//! device says whose account this is; the name typed must agree, and only that user's counters
+//! can ever be touched from here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_proto::v1::Level;
+use serde_json::json;
+
+use crate::core::Core;
+use crate::domain::SessionState;
+use crate::error::OperationError;
+use crate::ops::sessions::{Grant, grant};
+use crate::ops::users::totp_field;
+use crate::secrets::{Secret, Token, TokenHash};
+use crate::store::attempts::{self, Attempt, Reservation};
+use crate::store::devices::DeviceRow;
+use crate::store::sessions::{Ending, Selection, SessionRow};
+use crate::store::{self, Entry, devices, locations, sessions, to_u64, users};
+use crate::totp::Authenticator;
+
+/// How long after the password the code may come.
+const CODE_WITHIN_MS: i64 = 5 * 60 * 1000;
+/// How long a login waits for its gateways, so that packets pass once it returns.
+const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs logins; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Logins(pub(crate) Arc<Core>);
+
+/// Names a login whose password was right. Unguessable; the store keeps its hash.
+#[derive(Clone)]
+pub struct LoginId(String);
+
+/// What a login needs next.
+#[derive(Debug)]
+pub enum LoginStep {
+    /// A code of the user's authenticator.
+    Totp {
+        attempt: LoginId,
+        expires_in: Duration,
+    },
+}
+
+/// A session as its user sees it.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    pub id: String,
+    pub user: String,
+    pub device: String,
+    pub location: String,
+    pub level: Level,
+    pub authenticated_at_ms: i64,
+    pub deadline_ms: i64,
+    /// 0: none.
+    pub idle_timeout_ms: i64,
+}
+
+/// Why there is no login.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Wrong in some way that is not told: name, password, code, another user's device, disabled.
+    #[error("login refused")]
+    Refused,
+    /// Too many wrong attempts. This one was not evaluated.
+    #[error("too many wrong attempts: try again in {} s", .retry_after.as_secs().max(1))]
+    Delayed { retry_after: Duration },
+    /// The source address is not one of a known device.
+    #[error("this address belongs to no device")]
+    UnknownDevice,
+    /// Unknown, too old, used up, or begun from another device.
+    #[error("this login is unknown or over: begin again")]
+    UnknownAttempt,
+    /// For callers that insist on an acknowledgement; [`Logins::totp`] returns the session instead.
+    #[error("the session is granted, but no gateway has acknowledged it yet")]
+    GatewayPending,
+    #[error("the login could not be processed: {0}")]
+    Internal(#[from] OperationError),
+}
+
+impl LoginId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for LoginId {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for LoginId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoginId(…)")
+    }
+}
+
+impl From<store::StoreError> for LoginError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl Logins {
+    /// The first step. `from` is the source address of the connection, inside the tunnel.
+    pub async fn begin(
+        &self,
+        from: IpAddr,
+        username: &str,
+        password: Secret,
+    ) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let mut read = core.store.read().await?;
+        let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
+        let user = users::find(read.sql(), username).await?;
+        read.end().await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        // A name, not an id; the device's own user; not disabled. Otherwise as slow as a real
+        // comparison, with the same answer and nobody's attempt counted.
+        let user = user
+            .filter(|user| user.name == username && user.id == device.user_id && !user.disabled);
+        let Some(user) = user else {
+            self.verify(&password, None).await?;
+            self.note(&device, "login.refuse", json!({ "step": "password" }))
+                .await?;
+            return Err(LoginError::Refused);
+        };
+        let delayed_until_ms = self.reserve(&user.id).await?;
+        if !self.verify(&password, Some(&user.password)).await? {
+            self.note(&device, "login.refuse", json!({ "step": "password" }))
+                .await?;
+            return Err(LoginError::Refused);
+        }
+        let token = Token::generate().map_err(OperationError::from)?;
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        attempts::give_back(write.sql(), &user.id, delayed_until_ms).await?;
+        attempts::delete_expired(write.sql(), now_ms).await?;
+        let id = token.hash();
+        let expires_ms = now_ms + CODE_WITHIN_MS;
+        attempts::insert(write.sql(), id.as_str(), &user.id, &device.id, expires_ms).await?;
+        let actor = format!("user:{}", user.name);
+        let subject = format!("device:{}", device.name);
+        let detail = json!({ "step": "password" });
+        write
+            .audit(Entry {
+                actor: &actor,
+                action: "login.begin",
+                subject: &subject,
+                detail,
+            })
+            .await?;
+        write.commit().await?;
+        let expires_in = Duration::from_millis(to_u64(CODE_WITHIN_MS));
+        Ok(LoginStep::Totp {
+            attempt: LoginId(token.expose().to_owned()),
+            expires_in,
+        })
+    }
+
+    /// The second step: grants a session at level `mfa`, which replaces an earlier one of the
+    /// device, and waits a few seconds for a gateway to acknowledge it. With no gateway connected,
+    /// or none in time, the session is granted all the same, and packets pass as soon as a gateway
+    /// has heard of it.
+    pub async fn totp(
+        &self,
+        from: IpAddr,
+        attempt: &LoginId,
+        code: &str,
+    ) -> Result<SessionView, LoginError> {
+        let core = &self.0;
+        let id = TokenHash::of(attempt.as_str());
+        let address = canonical(from);
+        let mut read = core.store.read().await?;
+        let found = attempts::find(read.sql(), id.as_str(), &address, core.now_ms()).await?;
+        read.end().await?;
+        let attempt = found.ok_or(LoginError::UnknownAttempt)?;
+        if attempt.disabled {
+            return Err(LoginError::Refused);
+        }
+        self.reserve(&attempt.user_id).await?;
+        let field = totp_field(&attempt.user_id);
+        let secret = core
+            .vault
+            .unseal(field, &attempt.totp_secret)
+            .map_err(OperationError::from)?;
+        let authenticator =
+            Authenticator::new(&secret, &attempt.user).map_err(OperationError::from)?;
+        let Some(step) = authenticator.step_of(code, core.now_ms()) else {
+            self.note_attempt(&attempt).await?;
+            return Err(LoginError::Refused);
+        };
+        let Some((session, revision)) = self.accept(id.as_str(), &attempt, step).await? else {
+            self.note_attempt(&attempt).await?;
+            return Err(LoginError::Refused);
+        };
+        self.until_acknowledged(&session, revision).await?;
+        Ok(view(session))
+    }
+
+    /// The live session of the device with this address.
+    pub async fn current(&self, from: IpAddr) -> Result<Option<SessionView>, LoginError> {
+        let mut read = self.0.store.read().await?;
+        let address = canonical(from);
+        let session = sessions::find_live_by_address(read.sql(), &address, self.0.now_ms()).await?;
+        read.end().await?;
+        Ok(session.map(view))
+    }
+
+    /// Ends the live session of the device with this address. False when it has none.
+    pub async fn end(&self, from: IpAddr) -> Result<bool, LoginError> {
+        if self.current(from).await?.is_none() {
+            return Ok(false);
+        }
+        let core = &self.0;
+        let mut write = core.store.change(core.now_ms()).await?;
+        let (revision, now_ms) = (write.revision(), write.now_ms());
+        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        let actor = format!("user:{}", device.user);
+        let selection = Selection::Device(device.id);
+        let ending = Ending {
+            state: SessionState::Revoked,
+            by: &actor,
+        };
+        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
+        let subject = format!("device:{}", device.name);
+        let detail = json!({ "sessions": ended });
+        write
+            .audit(Entry {
+                actor: &actor,
+                action: "session.logout",
+                subject: &subject,
+                detail,
+            })
+            .await?;
+        let committed = Instant::now();
+        let revision = write.commit().await?;
+        core.acknowledged(&[device.location_id], revision, committed, GATEWAYS_WITHIN)
+            .await?;
+        Ok(ended > 0)
+    }
+
+    /// Counts an attempt before it is evaluated.
+    async fn reserve(&self, user_id: &str) -> Result<i64, LoginError> {
+        let core = &self.0;
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        match attempts::reserve(write.sql(), user_id, now_ms).await? {
+            Reservation::Granted { delayed_until_ms } => {
+                write.commit().await?;
+                Ok(delayed_until_ms)
+            }
+            Reservation::Delayed { until_ms } => {
+                let retry_after = Duration::from_millis(to_u64(until_ms.saturating_sub(now_ms)));
+                Err(LoginError::Delayed { retry_after })
+            }
+        }
+    }
+
+    /// Spends the attempt and the code's time step and grants the session, all or nothing. `None`
+    /// when another login spent one of them first.
+    async fn accept(
+        &self,
+        id: &str,
+        attempt: &Attempt,
+        step: i64,
+    ) -> Result<Option<(SessionRow, u64)>, LoginError> {
+        let core = &self.0;
+        let mut write = core.store.change(core.now_ms()).await?;
+        if !attempts::complete(write.sql(), id, &attempt.user_id, step).await? {
+            return Ok(None);
+        }
+        let Some(location) = locations::find(write.sql(), &attempt.location_id).await? else {
+            return Ok(None);
+        };
+        let actor = format!("user:{}", attempt.user);
+        let grant_of = Grant {
+            user_id: &attempt.user_id,
+            device_id: &attempt.device_id,
+            device: &attempt.device,
+            location_id: &attempt.location_id,
+            level: Level::Mfa,
+            lifetime_ms: location.session_lifetime_ms,
+            idle_timeout_ms: location.idle_timeout_ms,
+            actor: &actor,
+        };
+        let session = grant(&mut write, grant_of).await?;
+        let Some(session) = sessions::find(write.sql(), &session).await? else {
+            return Ok(None);
+        };
+        let revision = write.commit().await?;
+        Ok(Some((session, revision)))
+    }
+
+    /// Waits for the connected gateways of the session's location; one that is not connected
+    /// cannot be carrying this user's tunnel.
+    async fn until_acknowledged(
+        &self,
+        session: &SessionRow,
+        revision: u64,
+    ) -> Result<(), LoginError> {
+        let committed = Instant::now();
+        let location = [session.location_id.clone()];
+        let mut changes = self.0.fleet.changes();
+        while let Some(left) = GATEWAYS_WITHIN.checked_sub(committed.elapsed()) {
+            changes.mark_unchanged();
+            let states = self
+                .0
+                .acknowledged(&location, revision, committed, Duration::ZERO)
+                .await?;
+            if states
+                .iter()
+                .all(|state| state.acknowledged || !state.connected)
+            {
+                return Ok(());
+            }
+            let _ = tokio::time::timeout(left, changes.changed()).await;
+        }
+        tracing::warn!(
+            session = session.id,
+            "no acknowledgement of a new session in time"
+        );
+        Ok(())
+    }
+
+    async fn verify(&self, password: &Secret, stored: Option<&str>) -> Result<bool, LoginError> {
+        let verified = self.0.passwords.verify(password, stored).await;
+        Ok(verified.map_err(OperationError::from)?)
+    }
+
+    async fn note_attempt(&self, attempt: &Attempt) -> Result<(), LoginError> {
+        let subject = format!("device:{}", attempt.device);
+        self.note_as(
+            &attempt.user,
+            &subject,
+            "login.refuse",
+            json!({ "step": "totp" }),
+        )
+        .await
+    }
+
+    async fn note(
+        &self,
+        device: &DeviceRow,
+        action: &'static str,
+        detail: serde_json::Value,
+    ) -> Result<(), LoginError> {
+        self.note_as(
+            &device.user,
+            &format!("device:{}", device.name),
+            action,
+            detail,
+        )
+        .await
+    }
+
+    async fn note_as(
+        &self,
+        user: &str,
+        subject: &str,
+        action: &'static str,
+        detail: serde_json::Value,
+    ) -> Result<(), LoginError> {
+        let mut write = self.0.store.record(self.0.now_ms()).await?;
+        let actor = format!("user:{user}");
+        write
+            .audit(Entry {
+                actor: &actor,
+                action,
+                subject,
+                detail,
+            })
+            .await?;
+        write.commit().await?;
+        Ok(())
+    }
+}
+
+/// As the store writes addresses. A dual-stack socket shows IPv4 peers as mapped addresses.
+fn canonical(from: IpAddr) -> String {
+    from.to_canonical().to_string()
+}
+
+fn view(session: SessionRow) -> SessionView {
+    SessionView {
+        id: session.id,
+        user: session.user,
+        device: session.device,
+        location: session.location,
+        level: session.level,
+        authenticated_at_ms: session.authenticated_at_ms,
+        deadline_ms: session.deadline_ms,
+        idle_timeout_ms: session.idle_timeout_ms,
+    }
+}

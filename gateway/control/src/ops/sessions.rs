@@ -1,0 +1,190 @@
+//! Granting, extending and listing sessions.
+
+use portcullis_proto::v1;
+use serde_json::json;
+
+use super::{Result, by_admin, found, new_id};
+use crate::core::Core;
+use crate::domain::SessionState;
+use crate::error::OperationError;
+use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
+use crate::store::{Entry, Write, devices, locations, sessions, to_i64, to_u64, users};
+
+/// No session outlives this, however it is granted or extended.
+const LONGEST_MS: i64 = 366 * 24 * 60 * 60 * 1000;
+
+/// A session to be granted.
+pub(crate) struct Grant<'a> {
+    pub(crate) user_id: &'a str,
+    pub(crate) device_id: &'a str,
+    pub(crate) device: &'a str,
+    pub(crate) location_id: &'a str,
+    pub(crate) level: v1::Level,
+    pub(crate) lifetime_ms: i64,
+    pub(crate) idle_timeout_ms: i64,
+    pub(crate) actor: &'a str,
+}
+
+/// Grants a session within a change; an earlier one of the same device is replaced. Answers its id.
+pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<String> {
+    let (revision, now_ms) = (write.revision(), write.now_ms());
+    let ending = Ending {
+        state: SessionState::Replaced,
+        by: grant.actor,
+    };
+    let earlier = Selection::Device(grant.device_id.into());
+    let replaced = sessions::end(write.sql(), &earlier, ending, revision, now_ms).await?;
+    let id = new_id();
+    let session = NewSession {
+        id: &id,
+        user_id: grant.user_id,
+        device_id: grant.device_id,
+        location_id: grant.location_id,
+        level: grant.level,
+        authenticated_at_ms: now_ms,
+        deadline_ms: now_ms.saturating_add(grant.lifetime_ms.clamp(0, LONGEST_MS)),
+        idle_timeout_ms: grant.idle_timeout_ms,
+    };
+    sessions::insert(write.sql(), &session, revision).await?;
+    let detail = json!({
+        "session": id,
+        "deadline_ms": session.deadline_ms,
+        "idle_timeout_ms": session.idle_timeout_ms,
+        "level": grant.level.as_str_name(),
+        "replaced": replaced,
+    });
+    let subject = format!("device:{}", grant.device);
+    write
+        .audit(Entry {
+            actor: grant.actor,
+            action: "session.grant",
+            subject: &subject,
+            detail,
+        })
+        .await?;
+    Ok(id)
+}
+
+impl Core {
+    /// A grant by an administrator, at level `mfa`.
+    pub(crate) async fn add_session(
+        &self,
+        request: v1::AddSessionRequest,
+    ) -> Result<v1::SessionInfo> {
+        let mut write = self.store.change(self.now_ms()).await?;
+        let device = found(
+            "device",
+            &request.device,
+            devices::find(write.sql(), &request.device),
+        )
+        .await?;
+        if device.user_disabled {
+            return Err(OperationError::Precondition(format!(
+                "user {:?} is disabled",
+                device.user
+            )));
+        }
+        let location = locations::find(write.sql(), &device.location_id);
+        let location = found("location", &device.location, location).await?;
+        let or_default =
+            |value: u64, default: i64| if value == 0 { default } else { to_i64(value) };
+        let grant_of = Grant {
+            user_id: &device.user_id,
+            device_id: &device.id,
+            device: &device.name,
+            location_id: &device.location_id,
+            level: v1::Level::Mfa,
+            lifetime_ms: or_default(request.lifetime_ms, location.session_lifetime_ms),
+            idle_timeout_ms: or_default(request.idle_timeout_ms, location.idle_timeout_ms),
+            actor: super::ADMIN,
+        };
+        let id = grant(&mut write, grant_of).await?;
+        let session = found("session", &id, sessions::find(write.sql(), &id)).await?;
+        write.commit().await?;
+        Ok(view(session))
+    }
+
+    pub(crate) async fn extend_session(
+        &self,
+        request: v1::ExtendSessionRequest,
+    ) -> Result<v1::SessionInfo> {
+        let mut write = self.store.change(self.now_ms()).await?;
+        let (revision, now_ms) = (write.revision(), write.now_ms());
+        let session = found(
+            "session",
+            &request.id,
+            sessions::find(write.sql(), &request.id),
+        )
+        .await?;
+        let live = session.state == SessionState::Live.as_str() && session.deadline_ms > now_ms;
+        if !live {
+            return Err(OperationError::Precondition(format!(
+                "session {} has ended",
+                session.id
+            )));
+        }
+        let deadline_ms = session
+            .deadline_ms
+            .saturating_add(to_i64(request.by_ms))
+            .min(now_ms.saturating_add(LONGEST_MS));
+        sessions::set_deadline(write.sql(), &session, deadline_ms, revision).await?;
+        let detail = json!({ "from_ms": session.deadline_ms, "to_ms": deadline_ms });
+        let subject = format!("session:{}", session.id);
+        write
+            .audit(by_admin("session.extend", &subject, detail))
+            .await?;
+        write.commit().await?;
+        Ok(view(SessionRow {
+            deadline_ms,
+            ..session
+        }))
+    }
+
+    pub(crate) async fn list_sessions(
+        &self,
+        request: v1::ListSessionsRequest,
+    ) -> Result<v1::Sessions> {
+        let mut read = self.store.read().await?;
+        let user = match request.user.as_str() {
+            "" => String::new(),
+            name => found("user", name, users::find(read.sql(), name)).await?.id,
+        };
+        let location = match request.location.as_str() {
+            "" => String::new(),
+            name => {
+                found("location", name, locations::find(read.sql(), name))
+                    .await?
+                    .id
+            }
+        };
+        let sessions = sessions::list(read.sql(), &user, &location, request.all).await?;
+        read.end().await?;
+        Ok(v1::Sessions {
+            sessions: sessions.into_iter().map(view).collect(),
+        })
+    }
+
+    pub(crate) async fn get_session(&self, id: &str) -> Result<v1::SessionInfo> {
+        let mut read = self.store.read().await?;
+        let session = found("session", id, sessions::find(read.sql(), id)).await?;
+        read.end().await?;
+        Ok(view(session))
+    }
+}
+
+fn view(session: SessionRow) -> v1::SessionInfo {
+    v1::SessionInfo {
+        id: session.id,
+        user: session.user,
+        device: session.device,
+        location: session.location,
+        level: session.level.into(),
+        state: session.state,
+        authenticated_at_ms: session.authenticated_at_ms,
+        deadline_ms: session.deadline_ms,
+        idle_timeout_ms: to_u64(session.idle_timeout_ms),
+        last_activity_ms: session.last_activity_ms,
+        ended_ms: session.ended_ms,
+        ended_by: session.ended_by,
+    }
+}

@@ -1,0 +1,253 @@
+//! Users: their password and authenticator, and the end of both.
+
+use std::time::Instant;
+
+use portcullis_proto::v1;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::revocation::{Affected, locations_of_user};
+use super::{Result, by_admin, found, new_id};
+use crate::core::Core;
+use crate::domain::{Name, SessionState};
+use crate::error::OperationError;
+use crate::secrets::{Field, Secret};
+use crate::store::sessions::{Ending, Selection};
+use crate::store::users::UserRow;
+use crate::store::{attempts, devices, sessions, to_u64, users};
+use crate::totp::{Authenticator, SECRET_BYTES};
+
+/// Where a user's TOTP seed is sealed.
+pub(crate) fn totp_field(user_id: &str) -> Field<'_> {
+    Field {
+        table: "users",
+        column: "totp_secret",
+        row: user_id,
+    }
+}
+
+impl Core {
+    pub(crate) async fn add_user(
+        &self,
+        request: v1::AddUserRequest,
+    ) -> Result<v1::AddUserResponse> {
+        let name = Name::parse("user", &request.name)?;
+        let groups = request
+            .groups
+            .iter()
+            .map(|group| Name::parse("group", group));
+        let groups = groups.collect::<std::result::Result<Vec<_>, _>>()?;
+        let password = self.passwords.hash(&Secret::from(request.password)).await?;
+        let id = new_id();
+        let secret = Authenticator::generate()?;
+        let user = UserRow {
+            totp_secret: self.vault.seal(totp_field(&id), secret.as_slice())?,
+            name: name.as_str().into(),
+            password,
+            disabled: false,
+            created_ms: self.now_ms(),
+            devices: 0,
+            live_sessions: 0,
+            id,
+        };
+        let mut write = self.store.change(user.created_ms).await?;
+        users::insert(write.sql(), &user)
+            .await
+            .map_err(OperationError::taken("user", &user.name))?;
+        for group in &groups {
+            users::add_group(write.sql(), &user.id, group.as_str()).await?;
+        }
+        write
+            .audit(by_admin(
+                "user.add",
+                &user.name,
+                json!({ "groups": request.groups }),
+            ))
+            .await?;
+        write.commit().await?;
+        let (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
+        let mut groups: Vec<String> = groups.iter().map(|group| group.as_str().into()).collect();
+        groups.sort();
+        groups.dedup();
+        Ok(v1::AddUserResponse {
+            user: Some(view(user, groups)),
+            totp_uri,
+            totp_secret,
+        })
+    }
+
+    pub(crate) async fn list_users(&self) -> Result<v1::Users> {
+        let mut read = self.store.read().await?;
+        let mut groups = users::groups(read.sql()).await?;
+        let users = users::list(read.sql()).await?;
+        read.end().await?;
+        let users = users.into_iter().map(|user| {
+            let groups = groups.remove(&user.id).unwrap_or_default();
+            view(user, groups)
+        });
+        Ok(v1::Users {
+            users: users.collect(),
+        })
+    }
+
+    pub(crate) async fn get_user(&self, name: &str) -> Result<v1::User> {
+        let mut read = self.store.read().await?;
+        let user = found("user", name, users::find(read.sql(), name)).await?;
+        let mut groups = users::groups(read.sql()).await?;
+        read.end().await?;
+        let groups = groups.remove(&user.id).unwrap_or_default();
+        Ok(view(user, groups))
+    }
+
+    /// Removes the user with all devices and sessions.
+    pub(crate) async fn remove_user(&self, name: &str) -> Result<v1::RevocationStatus> {
+        let mut write = self.store.change(self.now_ms()).await?;
+        let user = found("user", name, users::find(write.sql(), name)).await?;
+        let locations = locations_of_user(&mut write, &user.id).await?;
+        let owned = devices::list(write.sql(), &user.id, "").await?;
+        let (revision, now_ms) = (write.revision(), write.now_ms());
+        for device in &owned {
+            devices::delete(write.sql(), device, revision, now_ms).await?;
+        }
+        users::delete(write.sql(), &user.id).await?;
+        let detail = json!({ "devices": owned.len(), "sessions": user.live_sessions });
+        write
+            .audit(by_admin("user.remove", &user.name, detail))
+            .await?;
+        let revision = write.commit().await?;
+        let sessions = to_u64(user.live_sessions);
+        self.settle(Affected {
+            revision,
+            sessions,
+            locations,
+            committed: Instant::now(),
+        })
+        .await
+    }
+
+    /// Disabling ends every session and pending login of the user.
+    pub(crate) async fn set_user_disabled(
+        &self,
+        name: &str,
+        disabled: bool,
+    ) -> Result<v1::RevocationStatus> {
+        let mut write = self.store.change(self.now_ms()).await?;
+        let user = found("user", name, users::find(write.sql(), name)).await?;
+        users::set_disabled(write.sql(), &user.id, disabled).await?;
+        let (sessions, locations) = if disabled {
+            let locations = locations_of_user(&mut write, &user.id).await?;
+            (end_all(&mut write, &user.id).await?, locations)
+        } else {
+            (0, Vec::new())
+        };
+        let action = if disabled {
+            "user.disable"
+        } else {
+            "user.enable"
+        };
+        write
+            .audit(by_admin(
+                action,
+                &user.name,
+                json!({ "sessions": sessions }),
+            ))
+            .await?;
+        let revision = write.commit().await?;
+        self.settle(Affected {
+            revision,
+            sessions,
+            locations,
+            committed: Instant::now(),
+        })
+        .await
+    }
+
+    /// A new password, a new authenticator, or both. Whoever holds a session or a pending login
+    /// by the old ones loses it.
+    pub(crate) async fn reset_user(
+        &self,
+        request: v1::ResetUserRequest,
+    ) -> Result<v1::ResetUserResponse> {
+        if request.password.is_empty() && !request.totp {
+            return Err(OperationError::invalid(
+                "nothing to reset: give a password, or ask for a new TOTP secret",
+            ));
+        }
+        let password = match request.password {
+            password if password.is_empty() => None,
+            password => Some(self.passwords.hash(&Secret::from(password)).await?),
+        };
+        let mut write = self.store.change(self.now_ms()).await?;
+        let user = found(
+            "user",
+            &request.name,
+            users::find(write.sql(), &request.name),
+        )
+        .await?;
+        if let Some(password) = &password {
+            users::set_password(write.sql(), &user.id, password).await?;
+        }
+        let (mut totp_uri, mut totp_secret) = Default::default();
+        if request.totp {
+            let secret = Authenticator::generate()?;
+            let sealed = self.vault.seal(totp_field(&user.id), secret.as_slice())?;
+            users::set_totp_secret(write.sql(), &user.id, &sealed).await?;
+            (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
+        }
+        let locations = locations_of_user(&mut write, &user.id).await?;
+        let sessions = end_all(&mut write, &user.id).await?;
+        let detail =
+            json!({ "password": password.is_some(), "totp": request.totp, "sessions": sessions });
+        write
+            .audit(by_admin("user.reset", &user.name, detail))
+            .await?;
+        let revision = write.commit().await?;
+        let affected = Affected {
+            revision,
+            sessions,
+            locations,
+            committed: Instant::now(),
+        };
+        let revocation = Some(self.settle(affected).await?);
+        Ok(v1::ResetUserResponse {
+            totp_uri,
+            totp_secret,
+            revocation,
+        })
+    }
+}
+
+/// Ends the user's sessions and pending logins.
+async fn end_all(write: &mut crate::store::Write<'_>, user_id: &str) -> Result<u64> {
+    attempts::delete_of_user(write.sql(), user_id).await?;
+    let (revision, now_ms) = (write.revision(), write.now_ms());
+    let ending = Ending {
+        state: SessionState::Revoked,
+        by: super::ADMIN,
+    };
+    let selection = Selection::User(user_id.into());
+    Ok(sessions::end(write.sql(), &selection, ending, revision, now_ms).await?)
+}
+
+/// URI and base32 text of a new seed.
+fn shown_once(secret: &Zeroizing<[u8; SECRET_BYTES]>, user: &str) -> Result<(String, String)> {
+    let authenticator = Authenticator::new(secret.as_slice(), user)?;
+    Ok((
+        authenticator.uri()?.to_string(),
+        authenticator.base32().to_string(),
+    ))
+}
+
+fn view(user: UserRow, groups: Vec<String>) -> v1::User {
+    v1::User {
+        has_password: !user.password.is_empty(),
+        has_totp: !user.totp_secret.is_empty(),
+        id: user.id,
+        name: user.name,
+        groups,
+        disabled: user.disabled,
+        created_ms: user.created_ms,
+        devices: u32::try_from(user.devices).unwrap_or(u32::MAX),
+        live_sessions: u32::try_from(user.live_sessions).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,49 @@
+//! One-time tokens: 32 random bytes, of which the store keeps a hash.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::{RandomError, random};
+
+/// A token in the clear, as it is shown once.
+#[derive(Clone)]
+pub(crate) struct Token(Zeroizing<String>);
+
+/// What the store keeps. A token has 256 bits of entropy: a plain hash cannot be searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenHash(String);
+
+impl Token {
+    pub(crate) fn generate() -> Result<Self, RandomError> {
+        Ok(Self(Zeroizing::new(
+            URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()),
+        )))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn hash(&self) -> TokenHash {
+        TokenHash::of(&self.0)
+    }
+}
+
+impl TokenHash {
+    /// The hash of a token as somebody presents it.
+    pub(crate) fn of(presented: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(Sha256::digest(presented.as_bytes())))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}

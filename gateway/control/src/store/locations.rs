@@ -1,0 +1,146 @@
+//! Locations.
+
+use serde::de::DeserializeOwned;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+use super::StoreError;
+use crate::domain::Pool;
+
+pub(crate) struct LocationRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) pools: Vec<String>,
+    pub(crate) endpoint: String,
+    pub(crate) listen_port: i64,
+    pub(crate) mtu: i64,
+    pub(crate) routes: Vec<String>,
+    pub(crate) dns: Vec<String>,
+    pub(crate) portal_port: i64,
+    pub(crate) portals: Vec<String>,
+    pub(crate) session_lifetime_ms: i64,
+    pub(crate) idle_timeout_ms: i64,
+    pub(crate) persistent_keepalive_s: i64,
+    pub(crate) created_ms: i64,
+    pub(crate) revision: i64,
+}
+
+impl LocationRow {
+    pub(crate) fn pools(&self) -> Result<Vec<Pool>, StoreError> {
+        let parsed = self.pools.iter().map(|pool| Pool::parse(pool));
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|_| StoreError::Value("pool"))
+    }
+}
+
+const SELECT: &str = "
+    SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
+        session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s, created_ms, revision
+    FROM locations";
+
+pub(crate) async fn insert(
+    sql: &mut AnyConnection,
+    location: &LocationRow,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
+            portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
+            created_ms, revision)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    )
+    .bind(&location.id)
+    .bind(&location.name)
+    .bind(list_to_store(&location.pools))
+    .bind(&location.endpoint)
+    .bind(location.listen_port)
+    .bind(location.mtu)
+    .bind(list_to_store(&location.routes))
+    .bind(list_to_store(&location.dns))
+    .bind(location.portal_port)
+    .bind(list_to_store(&location.portals))
+    .bind(location.session_lifetime_ms)
+    .bind(location.idle_timeout_ms)
+    .bind(location.persistent_keepalive_s)
+    .bind(location.created_ms)
+    .bind(location.revision)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
+/// By name or id.
+pub(crate) async fn find(
+    sql: &mut AnyConnection,
+    name_or_id: &str,
+) -> Result<Option<LocationRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = $1 OR id = $1"));
+    let row = sqlx::query(query)
+        .bind(name_or_id)
+        .fetch_optional(sql)
+        .await?;
+    row.as_ref().map(parse).transpose()
+}
+
+pub(crate) async fn list(sql: &mut AnyConnection) -> Result<Vec<LocationRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY name"));
+    let rows = sqlx::query(query).fetch_all(sql).await?;
+    rows.iter().map(parse).collect()
+}
+
+pub(crate) async fn delete(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM tombstones WHERE location_id = $1")
+        .bind(id)
+        .execute(&mut *sql)
+        .await?;
+    // Ended sessions of devices that are gone are gone with them: none can be left here.
+    sqlx::query("DELETE FROM locations WHERE id = $1")
+        .bind(id)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// Devices and gateways that a location still has.
+pub(crate) async fn uses(sql: &mut AnyConnection, id: &str) -> Result<(i64, i64), StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM devices WHERE location_id = $1),
+                (SELECT COUNT(*) FROM gateways WHERE location_id = $1)",
+    )
+    .bind(id)
+    .fetch_one(sql)
+    .await?)
+}
+
+fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
+    Ok(LocationRow {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        pools: list_from_store(row, "pools")?,
+        endpoint: row.try_get("endpoint")?,
+        listen_port: row.try_get("listen_port")?,
+        mtu: row.try_get("mtu")?,
+        routes: list_from_store(row, "routes")?,
+        dns: list_from_store(row, "dns")?,
+        portal_port: row.try_get("portal_port")?,
+        portals: list_from_store(row, "portals")?,
+        session_lifetime_ms: row.try_get("session_lifetime_ms")?,
+        idle_timeout_ms: row.try_get("idle_timeout_ms")?,
+        persistent_keepalive_s: row.try_get("persistent_keepalive_s")?,
+        created_ms: row.try_get("created_ms")?,
+        revision: row.try_get("revision")?,
+    })
+}
+
+/// Lists are JSON in one column: they are always read and written whole.
+fn list_to_store(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+fn list_from_store<T: DeserializeOwned>(
+    row: &AnyRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|_| StoreError::Value(column))
+}

@@ -1,0 +1,255 @@
+//! Sessions.
+
+use portcullis_proto::v1::Level;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+use super::StoreError;
+use crate::domain::{DeviceKey, SessionState, level_from_store};
+
+pub(crate) struct SessionRow {
+    pub(crate) id: String,
+    pub(crate) user: String,
+    pub(crate) device_id: String,
+    pub(crate) device: String,
+    pub(crate) location_id: String,
+    pub(crate) location: String,
+    pub(crate) level: Level,
+    pub(crate) state: String,
+    pub(crate) authenticated_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+    pub(crate) idle_timeout_ms: i64,
+    pub(crate) last_activity_ms: i64,
+    pub(crate) ended_ms: i64,
+    pub(crate) ended_by: String,
+}
+
+/// A grant.
+pub(crate) struct NewSession<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) device_id: &'a str,
+    pub(crate) location_id: &'a str,
+    pub(crate) level: Level,
+    pub(crate) authenticated_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+    pub(crate) idle_timeout_ms: i64,
+}
+
+/// Which live sessions; ids, not names.
+#[derive(Clone, Debug)]
+pub(crate) enum Selection {
+    Session(String),
+    Device(String),
+    User(String),
+    Location(String),
+    Everyone,
+    /// Those whose deadline lies at or before this time.
+    PastDeadline(i64),
+}
+
+/// How sessions end.
+pub(crate) struct Ending<'a> {
+    pub(crate) state: SessionState,
+    pub(crate) by: &'a str,
+}
+
+const SELECT: &str = "
+    SELECT s.id, u.name AS user_name, s.device_id, d.name AS device, s.location_id,
+        l.name AS location, s.level, s.state, s.authenticated_at_ms, s.deadline_ms,
+        s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by
+    FROM sessions s
+    JOIN users u ON u.id = s.user_id
+    JOIN devices d ON d.id = s.device_id
+    JOIN locations l ON l.id = s.location_id";
+
+/// Inserts the session and marks its device as changed. The device has no live session.
+pub(crate) async fn insert(
+    sql: &mut AnyConnection,
+    session: &NewSession<'_>,
+    revision: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (id, user_id, device_id, location_id, level, state,
+            authenticated_at_ms, deadline_ms, idle_timeout_ms, last_activity_ms)
+         VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, $8, $6)",
+    )
+    .bind(session.id)
+    .bind(session.user_id)
+    .bind(session.device_id)
+    .bind(session.location_id)
+    .bind(i64::from(i32::from(session.level)))
+    .bind(session.authenticated_at_ms)
+    .bind(session.deadline_ms)
+    .bind(session.idle_timeout_ms)
+    .execute(&mut *sql)
+    .await?;
+    touch(sql, session.device_id, revision).await
+}
+
+/// Ends the live sessions selected and marks their devices as changed. Answers how many.
+pub(crate) async fn end(
+    sql: &mut AnyConnection,
+    selection: &Selection,
+    ending: Ending<'_>,
+    revision: i64,
+    now_ms: i64,
+) -> Result<u64, StoreError> {
+    let (condition, key): (&'static str, String) = match selection {
+        Selection::Session(id) => ("id = $1", id.clone()),
+        Selection::Device(id) => ("device_id = $1", id.clone()),
+        Selection::User(id) => ("user_id = $1", id.clone()),
+        Selection::Location(id) => ("location_id = $1", id.clone()),
+        Selection::Everyone => ("$1 = ''", String::new()),
+        Selection::PastDeadline(ms) => ("deadline_ms <= CAST($1 AS BIGINT)", ms.to_string()),
+    };
+    let mark = sqlx::AssertSqlSafe(format!(
+        "UPDATE devices SET revision = $2 WHERE id IN
+            (SELECT device_id FROM sessions WHERE state = 'live' AND {condition})"
+    ));
+    let marked = sqlx::query(mark)
+        .bind(&key)
+        .bind(revision)
+        .execute(&mut *sql)
+        .await?;
+    if marked.rows_affected() == 0 {
+        return Ok(0);
+    }
+    let end = sqlx::AssertSqlSafe(format!(
+        "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4
+         WHERE state = 'live' AND {condition}"
+    ));
+    let ended = sqlx::query(end)
+        .bind(&key)
+        .bind(ending.state.as_str())
+        .bind(now_ms)
+        .bind(ending.by)
+        .execute(sql)
+        .await?;
+    Ok(ended.rows_affected())
+}
+
+/// Moves a live session's deadline. False when it is not live.
+pub(crate) async fn set_deadline(
+    sql: &mut AnyConnection,
+    session: &SessionRow,
+    deadline_ms: i64,
+    revision: i64,
+) -> Result<bool, StoreError> {
+    let moved =
+        sqlx::query("UPDATE sessions SET deadline_ms = $2 WHERE id = $1 AND state = 'live'")
+            .bind(&session.id)
+            .bind(deadline_ms)
+            .execute(&mut *sql)
+            .await?;
+    touch(sql, &session.device_id, revision).await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+pub(crate) async fn find(
+    sql: &mut AnyConnection,
+    id: &str,
+) -> Result<Option<SessionRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE s.id = $1"));
+    let row = sqlx::query(query).bind(id).fetch_optional(sql).await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// The live session of the device with this tunnel address.
+pub(crate) async fn find_live_by_address(
+    sql: &mut AnyConnection,
+    address: &str,
+    now_ms: i64,
+) -> Result<Option<SessionRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!(
+        "{SELECT} JOIN device_addresses a ON a.device_id = d.id
+         WHERE a.address = $1 AND s.state = 'live' AND s.deadline_ms > $2"
+    ));
+    let row = sqlx::query(query)
+        .bind(address)
+        .bind(now_ms)
+        .fetch_optional(sql)
+        .await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// Newest first. An empty user or location id stands for all.
+pub(crate) async fn list(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    location_id: &str,
+    ended_too: bool,
+) -> Result<Vec<SessionRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE ($1 = '' OR s.user_id = $1) AND ($2 = '' OR s.location_id = $2)
+            AND ($3 = 1 OR s.state = 'live')
+         ORDER BY s.authenticated_at_ms DESC, s.id"
+    ));
+    let rows = sqlx::query(query)
+        .bind(user_id)
+        .bind(location_id)
+        .bind(i64::from(ended_too))
+        .fetch_all(sql)
+        .await?;
+    rows.iter().map(parse).collect()
+}
+
+/// Notes activity of the live session of a peer of this location. Never moves backwards.
+pub(crate) async fn saw_activity(
+    sql: &mut AnyConnection,
+    location_id: &str,
+    key: DeviceKey,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE sessions SET last_activity_ms = $3
+         WHERE state = 'live' AND last_activity_ms < $3 AND location_id = $2
+            AND device_id IN (SELECT id FROM devices WHERE public_key = $1)",
+    )
+    .bind(key.to_base64())
+    .bind(location_id)
+    .bind(at_ms)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
+/// When the next live session's deadline is.
+pub(crate) async fn next_deadline(sql: &mut AnyConnection) -> Result<Option<i64>, StoreError> {
+    let query = "SELECT MIN(deadline_ms) FROM sessions WHERE state = 'live'";
+    Ok(sqlx::query_scalar(query).fetch_one(sql).await?)
+}
+
+pub(crate) async fn count_live(sql: &mut AnyConnection) -> Result<i64, StoreError> {
+    let query = "SELECT COUNT(*) FROM sessions WHERE state = 'live'";
+    Ok(sqlx::query_scalar(query).fetch_one(sql).await?)
+}
+
+/// Marks a device as changed.
+async fn touch(sql: &mut AnyConnection, device_id: &str, revision: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE devices SET revision = $2 WHERE id = $1")
+        .bind(device_id)
+        .bind(revision)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+fn parse(row: &AnyRow) -> Result<SessionRow, StoreError> {
+    Ok(SessionRow {
+        id: row.try_get("id")?,
+        user: row.try_get("user_name")?,
+        device_id: row.try_get("device_id")?,
+        device: row.try_get("device")?,
+        location_id: row.try_get("location_id")?,
+        location: row.try_get("location")?,
+        level: level_from_store(row.try_get("level")?),
+        state: row.try_get("state")?,
+        authenticated_at_ms: row.try_get("authenticated_at_ms")?,
+        deadline_ms: row.try_get("deadline_ms")?,
+        idle_timeout_ms: row.try_get("idle_timeout_ms")?,
+        last_activity_ms: row.try_get("last_activity_ms")?,
+        ended_ms: row.try_get("ended_ms")?,
+        ended_by: row.try_get("ended_by")?,
+    })
+}

@@ -1,0 +1,156 @@
+//! Users and their groups.
+
+use std::collections::HashMap;
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+use super::StoreError;
+
+pub(crate) struct UserRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// argon2id, PHC string.
+    pub(crate) password: String,
+    /// Sealed.
+    pub(crate) totp_secret: String,
+    pub(crate) disabled: bool,
+    pub(crate) created_ms: i64,
+    pub(crate) devices: i64,
+    pub(crate) live_sessions: i64,
+}
+
+const SELECT: &str = "
+    SELECT u.id, u.name, u.password, u.totp_secret, u.disabled, u.created_ms,
+        (SELECT COUNT(*) FROM devices d WHERE d.user_id = u.id) AS devices,
+        (SELECT COUNT(*) FROM sessions s WHERE s.user_id = u.id AND s.state = 'live') AS live
+    FROM users u";
+
+pub(crate) async fn insert(sql: &mut AnyConnection, user: &UserRow) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO users (id, name, password, totp_secret, created_ms) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(&user.id)
+    .bind(&user.name)
+    .bind(&user.password)
+    .bind(&user.totp_secret)
+    .bind(user.created_ms)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn add_group(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    group: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO user_groups (user_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(user_id)
+        .bind(group)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// By name or id.
+pub(crate) async fn find(
+    sql: &mut AnyConnection,
+    name_or_id: &str,
+) -> Result<Option<UserRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE u.name = $1 OR u.id = $1"));
+    let row = sqlx::query(query)
+        .bind(name_or_id)
+        .fetch_optional(sql)
+        .await?;
+    row.as_ref().map(parse).transpose()
+}
+
+pub(crate) async fn list(sql: &mut AnyConnection) -> Result<Vec<UserRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY u.name"));
+    let rows = sqlx::query(query).fetch_all(sql).await?;
+    rows.iter().map(parse).collect()
+}
+
+/// The groups of every user, by user id, in order.
+pub(crate) async fn groups(
+    sql: &mut AnyConnection,
+) -> Result<HashMap<String, Vec<String>>, StoreError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT user_id, name FROM user_groups ORDER BY user_id, name")
+            .fetch_all(sql)
+            .await?;
+    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    for (user, group) in rows {
+        groups.entry(user).or_default().push(group);
+    }
+    Ok(groups)
+}
+
+/// With everything that is the user's: devices, sessions, attempts.
+pub(crate) async fn delete(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM users WHERE id = $1")
+        .bind(id)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_disabled(
+    sql: &mut AnyConnection,
+    id: &str,
+    disabled: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET disabled = $2 WHERE id = $1")
+        .bind(id)
+        .bind(i64::from(disabled))
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_password(
+    sql: &mut AnyConnection,
+    id: &str,
+    password: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET password = $2 WHERE id = $1")
+        .bind(id)
+        .bind(password)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// A new seed, for which no step is spent yet.
+pub(crate) async fn set_totp_secret(
+    sql: &mut AnyConnection,
+    id: &str,
+    sealed: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET totp_secret = $2, totp_last_step = 0 WHERE id = $1")
+        .bind(id)
+        .bind(sealed)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn count(sql: &mut AnyConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM users")
+        .fetch_one(sql)
+        .await?)
+}
+
+fn parse(row: &AnyRow) -> Result<UserRow, StoreError> {
+    Ok(UserRow {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        password: row.try_get("password")?,
+        totp_secret: row.try_get("totp_secret")?,
+        disabled: row.try_get::<i64, _>("disabled")? != 0,
+        created_ms: row.try_get("created_ms")?,
+        devices: row.try_get("devices")?,
+        live_sessions: row.try_get("live")?,
+    })
+}

@@ -1,0 +1,12 @@
+//! The control service against real databases: SQLite files, and a PostgreSQL server that the
+//! tests start for themselves. Gateways are played over real mutual TLS.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod admin;
+mod fixture;
+mod gateway;
+mod login;
+mod postgres;
+mod secrets;
+mod store;
+mod sync;

@@ -1,0 +1,231 @@
+//! The JSON API, for `portcullis login` and other programs on a device.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use portcullis_control::{LoginError, LoginId, LoginStep, Logins, Secret};
+use serde::{Deserialize, Serialize};
+
+use crate::guard::DeviceAddr;
+use crate::view::SessionJson;
+
+pub(crate) fn routes() -> Router<Logins> {
+    Router::new()
+        .route("/login", post(login))
+        .route("/login/{attempt}/totp", post(totp))
+        .route("/session", get(session).delete(end))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    username: String,
+    password: String,
+}
+
+#[derive(Serialize)]
+struct NextStep {
+    attempt: String,
+    next: &'static str,
+    expires_in_s: u64,
+}
+
+async fn login(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    body: Result<Json<Login>, JsonRejection>,
+) -> Result<Json<NextStep>, ApiError> {
+    let Json(login) = body?;
+    let LoginStep::Totp {
+        attempt,
+        expires_in,
+    } = logins
+        .begin(from, &login.username, Secret::from(login.password))
+        .await?;
+    Ok(Json(NextStep {
+        attempt: attempt.as_str().to_owned(),
+        next: "totp",
+        expires_in_s: expires_in.as_secs(),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Totp {
+    code: String,
+}
+
+async fn totp(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    body: Result<Json<Totp>, JsonRejection>,
+) -> Result<Json<SessionJson>, ApiError> {
+    let Json(totp) = body?;
+    let attempt = LoginId::from(attempt);
+    Ok(Json(logins.totp(from, &attempt, &totp.code).await?.into()))
+}
+
+async fn session(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+) -> Result<Json<SessionJson>, ApiError> {
+    let session = logins.current(from).await?.ok_or(ApiError::NoSession)?;
+    Ok(Json(session.into()))
+}
+
+#[derive(Serialize)]
+struct Ended {
+    ended: bool,
+}
+
+async fn end(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+) -> Result<Json<Ended>, ApiError> {
+    if logins.end(from).await? {
+        Ok(Json(Ended { ended: true }))
+    } else {
+        Err(ApiError::NoSession)
+    }
+}
+
+enum ApiError {
+    Login(LoginError),
+    Body(JsonRejection),
+    NoSession,
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        Self::Login(error)
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Body(rejection)
+    }
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    error: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, error, retry_after_s) = match self {
+            Self::Login(error) => {
+                let told = Told::from(error);
+                (told.status, told.code, told.text, told.retry_after_s)
+            }
+            // The body itself is not repeated: it may hold a password.
+            Self::Body(rejection) => {
+                let text = match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => "the request is too large",
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE => "the request has to be application/json",
+                    _ => "the request is not the JSON that is expected here",
+                };
+                (rejection.status(), "bad_request", text.to_owned(), None)
+            }
+            Self::NoSession => (
+                StatusCode::NOT_FOUND,
+                "no_session",
+                "this device has no session".to_owned(),
+                None,
+            ),
+        };
+        let mut response = (
+            status,
+            Json(Refusal {
+                error,
+                code,
+                retry_after_s,
+            }),
+        )
+            .into_response();
+        add_retry_after(&mut response, retry_after_s);
+        response
+    }
+}
+
+/// A failed login in HTTP's terms and in words, the same for programs and for people.
+pub(crate) struct Told {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    pub(crate) text: String,
+    pub(crate) retry_after_s: Option<u64>,
+}
+
+impl From<LoginError> for Told {
+    fn from(error: LoginError) -> Self {
+        let (status, code, text) = match error {
+            LoginError::Refused => (
+                StatusCode::UNAUTHORIZED,
+                "refused",
+                "the name, the password or the code is wrong, or this device belongs to someone else",
+            ),
+            LoginError::Delayed { retry_after } => {
+                let seconds = retry_after
+                    .as_millis()
+                    .div_ceil(1000)
+                    .try_into()
+                    .unwrap_or(u64::MAX);
+                return Self {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    code: "delayed",
+                    text: format!(
+                        "too many wrong attempts; try again in {}",
+                        crate::view::wait(seconds)
+                    ),
+                    retry_after_s: Some(seconds),
+                };
+            }
+            LoginError::UnknownDevice => (
+                StatusCode::FORBIDDEN,
+                "unknown_device",
+                "no device has the address this request came from",
+            ),
+            LoginError::UnknownAttempt => (
+                StatusCode::NOT_FOUND,
+                "unknown_attempt",
+                "this login is over or was never begun; begin again",
+            ),
+            LoginError::GatewayPending => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "gateway_pending",
+                "you are logged in, but the gateway has not confirmed it yet",
+            ),
+            LoginError::Internal(cause) => {
+                tracing::error!(%cause, "a login failed for reasons of our own");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "the portal has a problem; it is logged there",
+                )
+            }
+        };
+        Self {
+            status,
+            code,
+            text: text.to_owned(),
+            retry_after_s: None,
+        }
+    }
+}
+
+/// RFC 9110, section 10.2.3.
+pub(crate) fn add_retry_after(response: &mut Response, seconds: Option<u64>) {
+    if let Some(seconds) = seconds {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}

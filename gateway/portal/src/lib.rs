@@ -1,0 +1,35 @@
+//! The login portal: a JSON API and small pages, reachable by a peer before it has a session.
+//!
+//! Which device is asking is told by the connection's source address and by nothing else:
+//! WireGuard's cryptokey routing proves it, a header proves nothing.
+#![forbid(unsafe_code)]
+
+mod api;
+mod guard;
+mod limits;
+mod listen;
+mod pages;
+mod view;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use portcullis_control::Logins;
+
+pub use guard::DeviceAddr;
+pub use listen::{BindError, Portal};
+
+/// No request to the portal is larger than a name, a password and a code.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// Every route. The caller adds the [`DeviceAddr`] of the connection as an extension.
+pub fn app(logins: Logins) -> Router {
+    Router::new()
+        .merge(pages::routes())
+        .nest("/api/v1", api::routes())
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard::time_limit))
+        .layer(middleware::from_fn(guard::same_origin))
+        .layer(middleware::from_fn(guard::security_headers))
+        .with_state(logins)
+}

@@ -1,0 +1,210 @@
+//! The same for a person with a browser: three small pages that need no script.
+
+use askama::Template;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Form, Router};
+use jiff::Timestamp;
+use portcullis_control::{LoginError, LoginId, LoginStep, Logins, Secret, SessionView};
+use serde::Deserialize;
+
+use crate::api::{Told, add_retry_after};
+use crate::guard::DeviceAddr;
+use crate::view::{level_name, rfc3339, time_left, wait};
+
+const STYLE: &str = include_str!("../assets/style.css");
+
+pub(crate) fn routes() -> Router<Logins> {
+    Router::new()
+        .route("/", get(home))
+        .route("/login", post(login))
+        .route("/login/{attempt}/totp", post(totp))
+        .route("/logout", post(logout))
+        .route("/style.css", get(style))
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignIn<'a> {
+    error: &'a str,
+    username: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "code.html")]
+struct Code<'a> {
+    error: &'a str,
+    attempt: &'a str,
+    expires_in: String,
+}
+
+#[derive(Template)]
+#[template(path = "session.html")]
+struct Session<'a> {
+    session: &'a SessionView,
+    level: &'static str,
+    time_left: String,
+    deadline: String,
+    idle: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "notice.html")]
+struct Notice<'a> {
+    text: &'a str,
+}
+
+async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+async fn home(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+) -> Response {
+    match logins.current(from).await {
+        Ok(Some(session)) => page(
+            StatusCode::OK,
+            &Session {
+                session: &session,
+                level: level_name(&session),
+                time_left: time_left(session.deadline_ms, Timestamp::now()),
+                deadline: rfc3339(session.deadline_ms),
+                idle: (session.idle_timeout_ms != 0)
+                    .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
+            },
+        ),
+        Ok(None) => page(
+            StatusCode::OK,
+            &SignIn {
+                error: "",
+                username: "",
+            },
+        ),
+        Err(error) => notice(error),
+    }
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    username: String,
+    password: String,
+}
+
+async fn login(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    form: Result<Form<LoginForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return page(
+            StatusCode::BAD_REQUEST,
+            &SignIn {
+                error: "the form is incomplete",
+                username: "",
+            },
+        );
+    };
+    match logins
+        .begin(from, &form.username, Secret::from(form.password))
+        .await
+    {
+        Ok(LoginStep::Totp {
+            attempt,
+            expires_in,
+        }) => page(
+            StatusCode::OK,
+            &Code {
+                error: "",
+                attempt: attempt.as_str(),
+                expires_in: wait(expires_in.as_secs()),
+            },
+        ),
+        Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
+            let told = Told::from(error);
+            let mut response = page(
+                told.status,
+                &SignIn {
+                    error: &told.text,
+                    username: &form.username,
+                },
+            );
+            add_retry_after(&mut response, told.retry_after_s);
+            response
+        }
+        Err(error) => notice(error),
+    }
+}
+
+#[derive(Deserialize)]
+struct TotpForm {
+    code: String,
+}
+
+async fn totp(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    form: Result<Form<TotpForm>, FormRejection>,
+) -> Response {
+    let id = LoginId::from(attempt.clone());
+    let Ok(Form(form)) = form else {
+        return page(
+            StatusCode::BAD_REQUEST,
+            &SignIn {
+                error: "the form is incomplete",
+                username: "",
+            },
+        );
+    };
+    match logins.totp(from, &id, form.code.trim()).await {
+        // The session page says what is so, pending gateways included.
+        Ok(_) | Err(LoginError::GatewayPending) => Redirect::to("/").into_response(),
+        Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
+            let told = Told::from(error);
+            let text = "the code is wrong, was used already, or is too old";
+            let error = if told.retry_after_s.is_some() {
+                told.text.as_str()
+            } else {
+                text
+            };
+            let code = Code {
+                error,
+                attempt: &attempt,
+                expires_in: "a few minutes".to_owned(),
+            };
+            let mut response = page(told.status, &code);
+            add_retry_after(&mut response, told.retry_after_s);
+            response
+        }
+        Err(error) => notice(error),
+    }
+}
+
+async fn logout(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+) -> Response {
+    match logins.end(from).await {
+        Ok(_) => Redirect::to("/").into_response(),
+        Err(error) => notice(error),
+    }
+}
+
+fn notice(error: LoginError) -> Response {
+    let told = Told::from(error);
+    page(told.status, &Notice { text: &told.text })
+}
+
+fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

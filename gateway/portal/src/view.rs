@@ -1,0 +1,83 @@
+//! A session as the portal shows it, in JSON and on the page.
+
+use jiff::{SignedDuration, Timestamp};
+use portcullis_control::{Level, SessionView};
+use serde::Serialize;
+
+/// The JSON of a session; the command line reads it.
+#[derive(Serialize)]
+pub(crate) struct SessionJson {
+    id: String,
+    user: String,
+    device: String,
+    location: String,
+    level: &'static str,
+    authenticated_at: String,
+    deadline: String,
+    idle_timeout_ms: i64,
+}
+
+impl From<SessionView> for SessionJson {
+    fn from(session: SessionView) -> Self {
+        Self {
+            level: level_name(&session),
+            authenticated_at: rfc3339(session.authenticated_at_ms),
+            deadline: rfc3339(session.deadline_ms),
+            idle_timeout_ms: session.idle_timeout_ms,
+            id: session.id,
+            user: session.user,
+            device: session.device,
+            location: session.location,
+        }
+    }
+}
+
+pub(crate) fn level_name(session: &SessionView) -> &'static str {
+    match session.level {
+        Level::None => "none",
+        Level::Mfa => "mfa",
+        Level::PhishingResistant => "phishing-resistant",
+    }
+}
+
+/// RFC 3339 in UTC. A time outside of what the format holds is not in any store.
+pub(crate) fn rfc3339(unix_ms: i64) -> String {
+    Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| unix_ms.to_string(), |time| time.to_string())
+}
+
+/// What is left of a session, in the words of a person: `11 h 58 min`.
+pub(crate) fn time_left(deadline_ms: i64, now: Timestamp) -> String {
+    let left = SignedDuration::from_millis(deadline_ms.saturating_sub(now.as_millisecond()).max(0));
+    match (left.as_hours(), left.as_mins() % 60) {
+        (0, 0) => "less than a minute".to_owned(),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// Time in words, rounded up to a whole second or minute.
+pub(crate) fn wait(seconds: u64) -> String {
+    match seconds {
+        0..=1 => "1 second".to_owned(),
+        2..=90 => format!("{seconds} seconds"),
+        _ => format!("{} minutes", seconds.div_ceil(60)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_words() {
+        let now = Timestamp::from_millisecond(1_000_000).unwrap();
+        let left = |ms: i64| time_left(1_000_000 + ms, now);
+        assert_eq!(left(-5), "less than a minute");
+        assert_eq!(left(60_000), "1 min");
+        assert_eq!(left(11 * 3_600_000 + 58 * 60_000), "11 h 58 min");
+        assert_eq!(wait(0), "1 second");
+        assert_eq!(wait(30), "30 seconds");
+        assert_eq!(wait(91), "2 minutes");
+    }
+}

@@ -1,0 +1,258 @@
+//! `portcullis gateway`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use portcullis_client::Fingerprint;
+use portcullis_proto::v1::{AddGatewayRequest, Gateway, ListRequest, NameRequest};
+use serde_json::{Value, json};
+
+use super::{Context, choice};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::output::{Fields, Table};
+use crate::time;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  portcullis gateway add gw1 --location office
+  portcullis gateway enroll --config portcullis.toml --control https://control.example.org:7443 \\
+      --token TOKEN --ca-fingerprint sha256:…
+  portcullis gateway list")]
+pub(super) struct GatewayCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a gateway and print its one-time enrolment token
+    #[command(after_help = "Example:\n  portcullis gateway add gw1 --location office")]
+    Add {
+        name: String,
+        /// The location it serves; may be left out where there is only one
+        #[arg(long)]
+        location: Option<String>,
+    },
+    /// On the gateway itself: exchange the token for a certificate
+    #[command(after_help = "\
+Control's certificate is checked against the CA's fingerprint before the token is sent.
+
+Example:
+  portcullis gateway enroll --config portcullis.toml --control https://control.example.org:7443 \\
+      --token TOKEN --ca-fingerprint sha256:…")]
+    Enroll(Enroll),
+    /// List gateways
+    List,
+    /// Show a gateway
+    Show { name: String },
+    /// Remove a gateway; control refuses it from then on
+    Remove { name: String },
+}
+
+#[derive(Debug, Args)]
+struct Enroll {
+    /// The configuration file of this gateway
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Where control listens for gateways
+    #[arg(long, value_name = "URL")]
+    control: String,
+    /// The one-time token of `portcullis gateway add`
+    #[arg(long, env = "PORTCULLIS_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The CA's fingerprint, from `portcullis gateway add` or `portcullis status`
+    #[arg(long, value_name = "sha256:HEX")]
+    ca_fingerprint: Fingerprint,
+}
+
+impl GatewayCommand {
+    pub(super) async fn run(self, context: Context) -> Result<Exit> {
+        match self.action {
+            Action::Add { name, location } => add(name, location, context).await,
+            Action::Enroll(args) => enroll(args, context).await,
+            Action::List => list(context).await,
+            Action::Show { name } => {
+                let gateway = context
+                    .admin()
+                    .await?
+                    .get_gateway(NameRequest { name })
+                    .await?
+                    .into_inner();
+                context
+                    .output
+                    .answer(|| json_of(&gateway), || text_of(&gateway))?;
+                Ok(Exit::Done)
+            }
+            Action::Remove { name } => {
+                context
+                    .admin()
+                    .await?
+                    .remove_gateway(NameRequest { name: name.clone() })
+                    .await?;
+                context.output.answer(
+                    || json!({ "removed": name }),
+                    || format!("Gateway {name} is removed."),
+                )?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+async fn add(name: String, location: Option<String>, context: Context) -> Result<Exit> {
+    let mut admin = context.admin().await?;
+    let location = choice::location(&mut admin, location).await?;
+    let request = AddGatewayRequest { name, location };
+    let answer = admin.add_gateway(request).await?.into_inner();
+    let gateway = answer.gateway.unwrap_or_default();
+    context.output.answer(
+        || {
+            json!({
+                "gateway": json_of(&gateway),
+                "token": answer.token,
+                "ca_fingerprint": answer.ca_fingerprint,
+                "control_url": answer.control_url,
+            })
+        },
+        || {
+            format!(
+                "Gateway {} is added. Within the hour, on the gateway:\n\n\
+                 portcullis gateway enroll --config FILE --control {} --token {} --ca-fingerprint {}\n\n\
+                 The token works once and is not shown again.\n",
+                gateway.name, answer.control_url, answer.token, answer.ca_fingerprint
+            )
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn enroll(args: Enroll, context: Context) -> Result<Exit> {
+    let config = Config::load(&args.config)?.agent;
+    let enrolled = portcullis_agent::enroll::enroll(
+        &args.control,
+        &args.token,
+        &args.ca_fingerprint.to_string(),
+        &config.state_dir,
+    )
+    .await
+    .with_context(|| format!("cannot enrol at {}", args.control))?;
+    context.output.answer(
+        || json!({ "gateway": enrolled.gateway, "location": enrolled.location, "control": args.control }),
+        || {
+            format!(
+                "This machine is gateway {} of {}. Start it with `portcullis agent --config {}`.\n",
+                enrolled.gateway,
+                enrolled.location,
+                args.config.display()
+            )
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn list(context: Context) -> Result<Exit> {
+    let gateways = context
+        .admin()
+        .await?
+        .list_gateways(ListRequest {})
+        .await?
+        .into_inner()
+        .gateways;
+    context.output.answer(
+        || json!({ "gateways": gateways.iter().map(json_of).collect::<Vec<_>>() }),
+        || table(&gateways),
+    )?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn table(gateways: &[Gateway]) -> String {
+    let mut table = Table::new(&["GATEWAY", "LOCATION", "STATE", "REVISION", "LAST SEEN"]);
+    for gateway in gateways {
+        table.row([
+            gateway.name.clone(),
+            gateway.location.clone(),
+            state(gateway).to_owned(),
+            gateway.applied_revision.to_string(),
+            time::text(gateway.last_seen_ms),
+        ]);
+    }
+    table.render("No gateways: portcullis gateway add NAME --location LOCATION")
+}
+
+fn state(gateway: &Gateway) -> &'static str {
+    match (gateway.enrolled, gateway.connected, gateway.in_sync) {
+        (false, ..) => "not enrolled",
+        (true, false, _) => "NOT CONNECTED",
+        (true, true, false) => "behind",
+        (true, true, true) => "in sync",
+    }
+}
+
+pub(super) fn json_of(gateway: &Gateway) -> Value {
+    let reasons: Vec<Value> = gateway
+        .reasons
+        .iter()
+        .map(|count| {
+            json!({
+                "reason": reason(count.reason),
+                "direction": direction(count.direction),
+                "packets": count.packets,
+            })
+        })
+        .collect();
+    json!({
+        "id": gateway.id,
+        "name": gateway.name,
+        "location": gateway.location,
+        "public_key": (!gateway.public_key.is_empty()).then(|| STANDARD.encode(&gateway.public_key)),
+        "enrolled": gateway.enrolled,
+        "connected": gateway.connected,
+        "applied_revision": gateway.applied_revision,
+        "in_sync": gateway.in_sync,
+        "last_seen": time::json(gateway.last_seen_ms),
+        "reasons": reasons,
+    })
+}
+
+fn text_of(gateway: &Gateway) -> String {
+    let fields = Fields::default()
+        .field("Name", &gateway.name)
+        .field("Id", &gateway.id)
+        .field("Location", &gateway.location)
+        .field("State", state(gateway))
+        .field("Public key", STANDARD.encode(&gateway.public_key))
+        .field("Revision", gateway.applied_revision)
+        .field("Last seen", time::text(gateway.last_seen_ms));
+    let mut text = fields.render();
+    let mut table = Table::new(&["VERDICT", "DIRECTION", "PACKETS"]);
+    for count in gateway.reasons.iter().filter(|count| count.packets != 0) {
+        table.row([
+            reason(count.reason),
+            direction(count.direction).to_owned(),
+            count.packets.to_string(),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render("No packets counted yet."));
+    text
+}
+
+/// A gateway of a newer version may count for reasons this one has no name for.
+fn reason(number: u32) -> String {
+    u8::try_from(number)
+        .ok()
+        .and_then(gateway_common::verdict::Reason::from_number)
+        .map_or_else(
+            || format!("reason {number}"),
+            |reason| reason.name().to_owned(),
+        )
+}
+
+fn direction(number: u32) -> &'static str {
+    if number == 0 { "from_peer" } else { "to_peer" }
+}

@@ -1,0 +1,309 @@
+//! `portcullis location`.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use portcullis_proto::v1::{AddLocationRequest, ListRequest, Location, NameRequest};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::exit::Exit;
+use crate::output::{Fields, Table};
+use crate::time::{self, Span};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  portcullis location add office --pool 10.77.0.0/24 --pool fd77::/64 \\
+      --endpoint vpn.example.org:51820 --route 10.9.0.0/24 --session-lifetime 12h --idle-timeout 1h")]
+pub(super) struct LocationCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a location: a WireGuard network
+    #[command(
+        after_help = "Example:\n  portcullis location add office --pool 10.77.0.0/24 --endpoint vpn.example.org:51820 --route 10.9.0.0/24"
+    )]
+    Add(Add),
+    /// List locations
+    List,
+    /// Show a location
+    Show { name: String },
+    /// Remove a location that has no devices and gateways left
+    Remove { name: String },
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    name: String,
+    /// A network for tunnel addresses, its first host being the gateway's; once for IPv4, once for IPv6
+    #[arg(long = "pool", value_name = "CIDR", required = true, value_parser = network)]
+    pools: Vec<IpNet>,
+    /// Where clients find the gateway
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
+    endpoint: String,
+    /// The UDP port WireGuard listens on [default: the endpoint's]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    listen_port: Option<u16>,
+    /// The tunnel's MTU [default: control's choice]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
+    mtu: Option<u32>,
+    /// A network behind the gateway that clients route into the tunnel; may be given again
+    #[arg(long = "route", value_name = "CIDR", value_parser = network)]
+    routes: Vec<IpNet>,
+    /// A resolver for clients, reachable before login; may be given again
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
+    /// The portal's TCP port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    portal_port: Option<u16>,
+    /// An address of the portal, where it is not the gateway's; may be given again
+    #[arg(long = "portal", value_name = "IP")]
+    portals: Vec<IpAddr>,
+    /// How long a session lasts at most
+    #[arg(long, value_name = "DURATION")]
+    session_lifetime: Option<Span>,
+    /// How long a session lasts without traffic from the device; left out: as long as its lifetime
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<Span>,
+    /// Seconds between keepalives, written to client configurations
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16))]
+    keepalive: Option<u16>,
+}
+
+/// Strict, because `10.77.0.9/24` may stand for the host or for the network.
+fn network(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| "not a network in CIDR notation, like 10.77.0.0/24".to_owned())?;
+    if net.addr() != net.network() {
+        return Err(format!("host bits are set; did you mean {}?", net.trunc()));
+    }
+    Ok(net)
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let wrong = || "not HOST:PORT, like vpn.example.org:51820 or [2001:db8::1]:51820".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty()
+        || bare_v6
+        || port == 0
+        || host.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        return Err(wrong());
+    }
+    Ok(text.to_owned())
+}
+
+impl LocationCommand {
+    pub(super) async fn run(self, context: Context) -> Result<Exit> {
+        match self.action {
+            Action::Add(args) => add(args, context).await,
+            Action::List => list(context).await,
+            Action::Show { name } => {
+                let location = context
+                    .admin()
+                    .await?
+                    .get_location(NameRequest { name })
+                    .await?
+                    .into_inner();
+                context
+                    .output
+                    .answer(|| json_of(&location), || text_of(&location))?;
+                Ok(Exit::Done)
+            }
+            Action::Remove { name } => {
+                let done = format!("Location {name} is removed.");
+                context
+                    .admin()
+                    .await?
+                    .remove_location(NameRequest { name: name.clone() })
+                    .await?;
+                context
+                    .output
+                    .answer(|| json!({ "removed": name }), || done)?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+async fn add(args: Add, context: Context) -> Result<Exit> {
+    let location = Location::from(args);
+    let request = AddLocationRequest {
+        location: Some(location),
+    };
+    let location = context
+        .admin()
+        .await?
+        .add_location(request)
+        .await?
+        .into_inner();
+    context.output.answer(
+        || json_of(&location),
+        || {
+            format!(
+                "Location {} is added.\n\n{}",
+                location.name,
+                text_of(&location)
+            )
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// What is left out stays zero, which asks control for its default.
+impl From<Add> for Location {
+    fn from(args: Add) -> Self {
+        let port = args
+            .endpoint
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok());
+        Self {
+            name: args.name,
+            pools: strings(args.pools),
+            listen_port: args.listen_port.or(port).unwrap_or(0).into(),
+            endpoint: args.endpoint,
+            mtu: args.mtu.unwrap_or(0),
+            routes: strings(args.routes),
+            dns: strings(args.dns),
+            portal_port: args.portal_port.unwrap_or(0).into(),
+            portals: strings(args.portals),
+            session_lifetime_ms: args.session_lifetime.map_or(0, Span::as_millis),
+            idle_timeout_ms: args.idle_timeout.map_or(0, Span::as_millis),
+            persistent_keepalive_s: args.keepalive.unwrap_or(0).into(),
+            ..Self::default()
+        }
+    }
+}
+
+fn strings<T: ToString>(items: Vec<T>) -> Vec<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+async fn list(context: Context) -> Result<Exit> {
+    let locations = context
+        .admin()
+        .await?
+        .list_locations(ListRequest {})
+        .await?
+        .into_inner()
+        .locations;
+    context.output.answer(
+        || json!({ "locations": locations.iter().map(json_of).collect::<Vec<_>>() }),
+        || {
+            let mut table =
+                Table::new(&["NAME", "POOLS", "ENDPOINT", "ROUTES", "LIFETIME", "IDLE"]);
+            for location in &locations {
+                table.row([
+                    location.name.clone(),
+                    location.pools.join(","),
+                    location.endpoint.clone(),
+                    location.routes.join(","),
+                    time::duration_text(location.session_lifetime_ms),
+                    time::duration_text(location.idle_timeout_ms),
+                ]);
+            }
+            table.render(
+                "No locations yet: portcullis location add NAME --pool CIDR --endpoint HOST:PORT",
+            )
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+fn json_of(location: &Location) -> Value {
+    json!({
+        "id": location.id,
+        "name": location.name,
+        "pools": location.pools,
+        "endpoint": location.endpoint,
+        "listen_port": location.listen_port,
+        "mtu": location.mtu,
+        "routes": location.routes,
+        "dns": location.dns,
+        "portal_port": location.portal_port,
+        "portals": location.portals,
+        "session_lifetime_ms": location.session_lifetime_ms,
+        "idle_timeout_ms": location.idle_timeout_ms,
+        "persistent_keepalive_s": location.persistent_keepalive_s,
+        "created": time::json(location.created_ms),
+    })
+}
+
+fn text_of(location: &Location) -> String {
+    Fields::default()
+        .field("Name", &location.name)
+        .field("Id", &location.id)
+        .field("Pools", location.pools.join(", "))
+        .field("Endpoint", &location.endpoint)
+        .field("Listen port", location.listen_port)
+        .field("MTU", location.mtu)
+        .field("Routes", location.routes.join(", "))
+        .field("DNS", location.dns.join(", "))
+        .field("Portal port", location.portal_port)
+        .field("Portals", location.portals.join(", "))
+        .field(
+            "Session lifetime",
+            time::duration_text(location.session_lifetime_ms),
+        )
+        .field(
+            "Idle timeout",
+            time::duration_text(location.idle_timeout_ms),
+        )
+        .field(
+            "Keepalive",
+            time::duration_text(u64::from(location.persistent_keepalive_s) * 1000),
+        )
+        .field("Created", time::text(location.created_ms))
+        .render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_strictly() {
+        assert!(network("10.77.0.0/24").is_ok());
+        assert!(network("fd77::/64").is_ok());
+        assert!(
+            network("10.77.0.1/24")
+                .unwrap_err()
+                .contains("10.77.0.0/24")
+        );
+        for bad in ["10.77.0.0", "10.77.0.0/33", "office", ""] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_read_strictly() {
+        for good in [
+            "vpn.example.org:51820",
+            "192.0.2.1:51820",
+            "[2001:db8::1]:51820",
+        ] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "vpn",
+            "vpn:",
+            ":51820",
+            "vpn:0",
+            "vpn:65536",
+            "2001:db8::1:51820",
+            "a b:1",
+        ] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `portcullis login` and `logout`: a stock client's login from a terminal.
+
+use anyhow::Result;
+use clap::Args;
+use portcullis_client::{Fingerprint, PortalClient, Session};
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+use crate::input;
+use crate::output::{Fields, Output};
+
+#[derive(Debug, Args)]
+struct Portal {
+    /// The portal's address
+    #[arg(long, env = "PORTCULLIS_PORTAL", value_name = "https://ADDRESS:PORT")]
+    url: String,
+    /// The fingerprint of the CA that the portal has to belong to
+    #[arg(long, env = "PORTCULLIS_CA_FINGERPRINT", value_name = "sha256:HEX")]
+    ca_fingerprint: Fingerprint,
+}
+
+impl Portal {
+    fn connect(&self) -> Result<PortalClient> {
+        Ok(PortalClient::connect(&self.url, self.ca_fingerprint)?)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Address and fingerprint are what `portcullis device add` printed. They can also be set in the
+environment as PORTCULLIS_PORTAL and PORTCULLIS_CA_FINGERPRINT.
+Exits with 4 when the login is refused or delayed. --status exits with 1 when there is no session.
+
+Examples:
+  portcullis login --url https://10.77.0.1:443 --ca-fingerprint sha256:… --username ada
+  portcullis login --status --url https://10.77.0.1:443 --ca-fingerprint sha256:…")]
+pub(super) struct LoginArgs {
+    #[command(flatten)]
+    portal: Portal,
+    /// Only show whether this device has a session
+    #[arg(long, conflicts_with_all = ["username", "password_stdin", "totp", "totp_command"])]
+    status: bool,
+    #[arg(long)]
+    username: Option<String>,
+    /// Take the password from the first line of stdin
+    #[arg(long)]
+    password_stdin: bool,
+    /// The six digits of the authenticator
+    #[arg(long, value_name = "CODE")]
+    totp: Option<String>,
+    /// A shell command that prints the six digits
+    #[arg(long, value_name = "COMMAND", conflicts_with = "totp")]
+    totp_command: Option<String>,
+}
+
+impl LoginArgs {
+    pub(super) fn run(self, output: Output) -> Result<Exit> {
+        let portal = self.portal.connect()?;
+        if self.status {
+            return status(&portal, output);
+        }
+        let username = match self.username {
+            Some(username) => username,
+            None => input::ask_openly("Name: ")?,
+        };
+        let password = input::password(self.password_stdin, "Password: ")?;
+        let attempt = portal.begin(&username, &password)?;
+        let code = match (self.totp, self.totp_command) {
+            (Some(code), _) => code,
+            (None, Some(command)) => input::from_command(&command)?,
+            (None, None) => input::ask("Code: ")?,
+        };
+        let session = portal.totp(&attempt, code.trim())?;
+        output.answer(
+            || json!(session),
+            || format!("Logged in.\n\n{}", text_of(&session)),
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+fn status(portal: &PortalClient, output: Output) -> Result<Exit> {
+    let session = portal.session()?;
+    output.answer(
+        || {
+            session
+                .as_ref()
+                .map_or(Value::Null, |session| json!(session))
+        },
+        || {
+            session
+                .as_ref()
+                .map_or_else(|| "Not logged in.\n".to_owned(), text_of)
+        },
+    )?;
+    Ok(if session.is_some() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  portcullis logout --url https://10.77.0.1:443 --ca-fingerprint sha256:…"
+)]
+pub(super) struct LogoutArgs {
+    #[command(flatten)]
+    portal: Portal,
+}
+
+impl LogoutArgs {
+    pub(super) fn run(self, output: Output) -> Result<Exit> {
+        let ended = self.portal.connect()?.logout()?;
+        let text = if ended {
+            "Logged out."
+        } else {
+            "There was no session."
+        };
+        output.answer(|| json!({ "ended": ended }), || text.to_owned())?;
+        Ok(Exit::Done)
+    }
+}
+
+fn text_of(session: &Session) -> String {
+    Fields::default()
+        .field("User", &session.user)
+        .field("Device", &session.device)
+        .field("Location", &session.location)
+        .field("Level", &session.level)
+        .field("Until", &session.deadline)
+        .render()
+}

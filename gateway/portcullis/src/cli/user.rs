@@ -1,0 +1,262 @@
+//! `portcullis user`.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use portcullis_proto::v1::{
+    AddUserRequest, ListRequest, NameRequest, ResetUserRequest, SetUserDisabledRequest, User,
+};
+use serde_json::{Value, json};
+
+use super::{Context, revocation};
+use crate::exit::{Exit, UsageError};
+use crate::output::{Fields, Table};
+use crate::{input, qr, time};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  portcullis user add ada --group sre
+  echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
+  portcullis user disable ada
+  portcullis user reset ada --totp")]
+pub(super) struct UserCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a user with a password and a new TOTP secret
+    #[command(after_help = "Example:\n  portcullis user add ada --group sre")]
+    Add(Add),
+    /// List users
+    List,
+    /// Show a user
+    Show { name: String },
+    /// Remove a user, the user's devices and sessions
+    Remove { name: String },
+    /// End a user's sessions and allow no new one
+    Disable { name: String },
+    /// Allow a disabled user to log in again
+    Enable { name: String },
+    /// Give a user a new password, a new TOTP secret or both; ends the user's sessions
+    #[command(after_help = "Example:\n  portcullis user reset ada --totp")]
+    Reset(Reset),
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    name: String,
+    /// A group the user is in; may be given again
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Take the password from the first line of stdin
+    #[arg(long)]
+    password_stdin: bool,
+    /// Print the TOTP secret alone, without QR code
+    #[arg(long)]
+    totp_secret_only: bool,
+}
+
+#[derive(Debug, Args)]
+struct Reset {
+    name: String,
+    /// A new password, from the first line of stdin
+    #[arg(long)]
+    password_stdin: bool,
+    /// A new password, asked for at the terminal
+    #[arg(long, conflicts_with = "password_stdin")]
+    password: bool,
+    /// A new TOTP secret
+    #[arg(long)]
+    totp: bool,
+}
+
+impl UserCommand {
+    pub(super) async fn run(self, context: Context) -> Result<Exit> {
+        match self.action {
+            Action::Add(args) => add(args, context).await,
+            Action::List => list(context).await,
+            Action::Show { name } => show(name, context).await,
+            Action::Remove { name } => {
+                let done = format!("User {name} is removed.");
+                let status = context
+                    .admin()
+                    .await?
+                    .remove_user(NameRequest { name })
+                    .await?
+                    .into_inner();
+                revocation::report(context.output, &done, &status)
+            }
+            Action::Disable { name } => set_disabled(name, true, context).await,
+            Action::Enable { name } => set_disabled(name, false, context).await,
+            Action::Reset(args) => reset(args, context).await,
+        }
+    }
+}
+
+async fn add(args: Add, context: Context) -> Result<Exit> {
+    // Connected first: no one should choose a password for nothing.
+    let mut admin = context.admin().await?;
+    let password = input::new_password(args.password_stdin, &args.name)?;
+    let request = AddUserRequest {
+        name: args.name,
+        groups: args.groups,
+        password,
+    };
+    let answer = admin.add_user(request).await?.into_inner();
+    let user = answer.user.unwrap_or_default();
+    let secret = if args.totp_secret_only {
+        format!("{}\n", answer.totp_secret)
+    } else {
+        let shown = totp_text(&answer.totp_uri, &answer.totp_secret)?;
+        format!("User {} is added.\n\n{shown}", user.name)
+    };
+    context.output.answer(
+        || {
+            json!({
+                "user": json_of(&user),
+                "totp_uri": answer.totp_uri,
+                "totp_secret": answer.totp_secret,
+            })
+        },
+        || secret,
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The secret is shown this once, in the form an authenticator app reads.
+fn totp_text(uri: &str, secret: &str) -> Result<String> {
+    Ok(format!(
+        "{}\n\nTOTP secret: {secret}\n{uri}\nThis is shown only once.\n",
+        qr::render(uri)?
+    ))
+}
+
+async fn list(context: Context) -> Result<Exit> {
+    let users = context
+        .admin()
+        .await?
+        .list_users(ListRequest {})
+        .await?
+        .into_inner()
+        .users;
+    context.output.answer(
+        || json!({ "users": users.iter().map(json_of).collect::<Vec<_>>() }),
+        || {
+            let mut table =
+                Table::new(&["NAME", "GROUPS", "STATE", "DEVICES", "SESSIONS", "CREATED"]);
+            for user in &users {
+                table.row([
+                    user.name.clone(),
+                    user.groups.join(","),
+                    state(user).to_owned(),
+                    user.devices.to_string(),
+                    user.live_sessions.to_string(),
+                    time::text(user.created_ms),
+                ]);
+            }
+            table.render("No users yet: portcullis user add NAME")
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn show(name: String, context: Context) -> Result<Exit> {
+    let user = context
+        .admin()
+        .await?
+        .get_user(NameRequest { name })
+        .await?
+        .into_inner();
+    context.output.answer(
+        || json_of(&user),
+        || {
+            Fields::default()
+                .field("Name", &user.name)
+                .field("Id", &user.id)
+                .field("Groups", user.groups.join(", "))
+                .field("State", state(&user))
+                .field("Password", yes_or_no(user.has_password))
+                .field("TOTP", yes_or_no(user.has_totp))
+                .field("Devices", user.devices)
+                .field("Live sessions", user.live_sessions)
+                .field("Created", time::text(user.created_ms))
+                .render()
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn set_disabled(name: String, disabled: bool, context: Context) -> Result<Exit> {
+    let done = format!(
+        "User {name} is {}.",
+        if disabled { "disabled" } else { "enabled" }
+    );
+    let request = SetUserDisabledRequest { name, disabled };
+    let status = context
+        .admin()
+        .await?
+        .set_user_disabled(request)
+        .await?
+        .into_inner();
+    revocation::report(context.output, &done, &status)
+}
+
+async fn reset(args: Reset, context: Context) -> Result<Exit> {
+    let new_password = args.password || args.password_stdin;
+    if !new_password && !args.totp {
+        let text = "what is to be reset? --password, --password-stdin or --totp";
+        return Err(UsageError(text.to_owned()).into());
+    }
+    let mut admin = context.admin().await?;
+    let password = match new_password {
+        true => input::new_password(args.password_stdin, &args.name)?,
+        false => String::new(),
+    };
+    let request = ResetUserRequest {
+        name: args.name,
+        password,
+        totp: args.totp,
+    };
+    let answer = admin.reset_user(request).await?.into_inner();
+    let status = answer.revocation.unwrap_or_default();
+    let shown = if answer.totp_uri.is_empty() {
+        String::new()
+    } else {
+        totp_text(&answer.totp_uri, &answer.totp_secret)?
+    };
+    context.output.answer(
+        || {
+            json!({
+                "totp_uri": args.totp.then_some(&answer.totp_uri),
+                "totp_secret": args.totp.then_some(&answer.totp_secret),
+                "revocation": revocation::json(&status),
+            })
+        },
+        || format!("{shown}{}", revocation::text(&status)),
+    )?;
+    Ok(revocation::exit(&status))
+}
+
+fn json_of(user: &User) -> Value {
+    json!({
+        "id": user.id,
+        "name": user.name,
+        "groups": user.groups,
+        "disabled": user.disabled,
+        "created": time::json(user.created_ms),
+        "devices": user.devices,
+        "live_sessions": user.live_sessions,
+        "has_password": user.has_password,
+        "has_totp": user.has_totp,
+    })
+}
+
+fn state(user: &User) -> &'static str {
+    if user.disabled { "disabled" } else { "enabled" }
+}
+
+fn yes_or_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}

@@ -1,0 +1,197 @@
+//! The configuration file. Each role's section is its crate's own type; unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use portcullis_agent::AgentConfig;
+use portcullis_control::ControlConfig;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The whole file. What is left out has its default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) control: ControlConfig,
+    pub(crate) portal: PortalConfig,
+    pub(crate) agent: AgentConfig,
+    pub(crate) up: UpConfig,
+}
+
+/// Where the portal listens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PortalConfig {
+    /// Addresses inside the tunnel. Empty: `up` takes the location's, `control` runs no portal.
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// What `up` calls its own gateway, and where it belongs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpConfig {
+    /// The embedded gateway's name.
+    pub(crate) gateway: String,
+    /// Its location; may be left out where there is only one.
+    pub(crate) location: Option<String>,
+}
+
+impl Default for UpConfig {
+    fn default() -> Self {
+        Self {
+            gateway: "local".to_owned(),
+            location: None,
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration {}: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// toml's own rendering quotes the line, which may hold a database password.
+    #[error("the configuration {} is not usable: line {line}, column {column}: {message}", .path.display())]
+    Parse {
+        path: PathBuf,
+        line: usize,
+        column: usize,
+        message: String,
+    },
+    #[error("the configuration {} is not usable: {reason}", .path.display())]
+    Value { path: PathBuf, reason: String },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let before = text
+                .get(..error.span().map_or(0, |span| span.start))
+                .unwrap_or(text);
+            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            ConfigError::Parse {
+                path: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before[line_start..].chars().count() + 1,
+                message: format!("{}{}", key_at(&text[line_start..]), error.message()),
+            }
+        })?;
+        config
+            .agent
+            .validate()
+            .map_err(|error| ConfigError::Value {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(config)
+    }
+}
+
+/// `key: ` of the setting that a line begins with, or nothing.
+fn key_at(line: &str) -> String {
+    let line = line.lines().next().unwrap_or_default();
+    line.split_once('=')
+        .map(|(key, _)| format!("{}: ", key.trim()))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../deploy/portcullis.example.toml");
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("test.toml"), text)
+    }
+
+    #[test]
+    fn the_example_is_valid_and_so_is_each_value_it_comments_out() {
+        parse(EXAMPLE).unwrap();
+        let everything: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                // `#key = value` is a setting that is off, `# text` is a comment.
+                Some(setting) if !setting.starts_with([' ', '#']) && !setting.is_empty() => {
+                    format!("{setting}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        parse(&everything).unwrap();
+    }
+
+    #[test]
+    fn the_example_lists_each_key_of_each_section() {
+        let sections = keys_expected_by("no_such_section = 1");
+        assert_eq!(sections, ["control", "portal", "agent", "up"]);
+        for section in sections {
+            let start = EXAMPLE
+                .find(&format!("[{section}]"))
+                .unwrap_or_else(|| panic!("no [{section}]"));
+            let body = &EXAMPLE[start + 1..];
+            let body = &body[..body.find("\n[").unwrap_or(body.len())];
+            for key in keys_expected_by(&format!("[{section}]\nno_such_key = 1")) {
+                let listed = body.lines().any(|line| {
+                    line.trim_start_matches('#')
+                        .strip_prefix(&key)
+                        .is_some_and(|rest| rest.trim_start().starts_with('='))
+                });
+                assert!(listed, "[{section}] {key} is missing from the example");
+            }
+        }
+    }
+
+    /// serde names what it would have accepted in place of an unknown key.
+    fn keys_expected_by(text: &str) -> Vec<String> {
+        let error = parse(text).unwrap_err().to_string();
+        let (_, expected) = error.split_once("expected").unwrap();
+        expected
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        let error = |text| parse(text).unwrap_err().to_string();
+        let unknown = error("[control]\nlisten = \"0.0.0.0:7443\"\nlissten = 1\n");
+        assert!(
+            unknown.contains("line 3, column 1") && unknown.contains("`lissten`"),
+            "{unknown}"
+        );
+        let address = error("[portal]\nlisten = [\"10.77.0.1\"]\n");
+        assert!(
+            address.contains("line 2") && address.contains("socket address"),
+            "{address}"
+        );
+        let number = error("[agent]\nmax_peers = \"many\"\n");
+        assert!(
+            number.contains("line 2") && number.contains("max_peers: "),
+            "{number}"
+        );
+        let value = error("[agent]\nmax_peers = 0\n");
+        assert!(value.contains("agent.max_peers"), "{value}");
+    }
+
+    #[test]
+    fn inv10_an_error_does_not_quote_the_database_password() {
+        let error = parse("[control]\ndatabase = \"postgres://p:sesame@db/p\n").unwrap_err();
+        assert!(
+            !format!("{error} {error:?}").contains("sesame"),
+            "{error:?}"
+        );
+    }
+}

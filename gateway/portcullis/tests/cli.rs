@@ -1,0 +1,402 @@
+//! The built binary: usage, configuration and admin commands against a real control service.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod service;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use service::{Service, portcullis};
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["bogus"][..],
+        &["session", "revoke"],
+        &["session", "revoke", "--all", "--user", "ada"],
+        &["session", "extend", "x", "--by", "soon"],
+        &[
+            "location",
+            "add",
+            "office",
+            "--pool",
+            "10.77.0.1/24",
+            "--endpoint",
+            "a:1",
+        ],
+        &[
+            "location",
+            "add",
+            "office",
+            "--pool",
+            "10.77.0.0/24",
+            "--endpoint",
+            "nowhere",
+        ],
+        &[
+            "device",
+            "add",
+            "laptop",
+            "--user",
+            "ada",
+            "--public-key",
+            "AAAA",
+        ],
+        &[
+            "login",
+            "--url",
+            "https://10.77.0.1",
+            "--ca-fingerprint",
+            "md5:00",
+        ],
+        &["agent"],
+        &["--log", "=,=", "status"],
+    ] {
+        let ran = portcullis(arguments, "");
+        assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+        assert!(
+            ran.stdout.is_empty() && !ran.stderr.is_empty(),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn errors_are_json_where_json_is_asked_for() {
+    for arguments in [
+        &["--output", "json", "bogus"][..],
+        &["--output=json", "--socket", "/nonexistent", "status"],
+    ] {
+        let ran = portcullis(arguments, "");
+        assert!(ran.stdout.is_empty());
+        let error: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
+        assert!(error["error"].is_string(), "{error}");
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in [
+        "up", "control", "agent", "config", "user", "device", "location", "session", "gateway",
+        "status", "doctor", "audit", "login", "logout",
+    ] {
+        let ran = portcullis(&[command, "--help"], "");
+        assert_eq!(ran.code, 0);
+        assert!(ran.stdout.contains("Example"), "{command}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_2_and_names_the_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("portcullis.toml");
+    for (text, wanted) in [
+        (
+            "[control]\nlissten = 1\n",
+            "line 2, column 1: lissten: unknown field",
+        ),
+        ("[controll]\n", "unknown field `controll`"),
+        ("[control]\nlisten = 7443\n", "line 2"),
+        ("[portal]\nlisten = [\"10.77.0.1/24\"]\n", "line 2"),
+        ("[agent]\nmax_peers = -1\n", "line 2"),
+        ("[agent]\nreconcile_period = \"soon\"\n", "line 2"),
+        ("[agent]\ninterface = \"a/b\"\n", "agent.interface"),
+        ("[up\n", "line 1"),
+    ] {
+        fs::write(&file, text).unwrap();
+        for command in [
+            &["config", "check"][..],
+            &["control"],
+            &["up"],
+            &["agent"],
+            &["agent", "teardown"],
+        ] {
+            let arguments = [command, &["--config", file.to_str().unwrap()]].concat();
+            let ran = portcullis(&arguments, "");
+            assert_eq!(ran.code, 2, "{arguments:?} with {text:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains(wanted), "{text:?}: {}", ran.stderr);
+        }
+    }
+    let ran = portcullis(&["config", "check", "--config", "/nonexistent.toml"], "");
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("/nonexistent.toml"));
+}
+
+#[test]
+fn without_a_service_the_socket_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let arguments = ["--socket", socket.to_str().unwrap(), "status"];
+    let missing = portcullis(&arguments, "");
+    assert_eq!(missing.code, 1);
+    assert!(
+        missing.stderr.contains("is portcullis running?") && missing.stderr.contains("admin.sock")
+    );
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let stale = portcullis(&arguments, "");
+    assert_eq!(stale.code, 1);
+    assert!(stale.stderr.contains("nobody listens"), "{}", stale.stderr);
+}
+
+#[test]
+fn users_locations_gateways_and_sessions() {
+    let service = Service::start();
+    let location = service.json(&[
+        "location",
+        "add",
+        "office",
+        "--pool",
+        "10.77.0.0/24",
+        "--pool",
+        "fd77::/64",
+        "--endpoint",
+        "vpn.example.org:51820",
+        "--route",
+        "10.9.0.0/24",
+        "--idle-timeout",
+        "30m",
+    ]);
+    assert_eq!(
+        location["pools"],
+        serde_json::json!(["10.77.0.0/24", "fd77::/64"])
+    );
+    assert_eq!(location["idle_timeout_ms"], 1_800_000);
+    let overlapping = service.run(
+        &[
+            "location",
+            "add",
+            "b",
+            "--pool",
+            "10.77.0.128/25",
+            "--endpoint",
+            "vpn.example.org:51821",
+        ],
+        "",
+    );
+    assert_ne!(overlapping.code, 0);
+    assert!(
+        overlapping.stderr.contains("overlaps"),
+        "{}",
+        overlapping.stderr
+    );
+
+    let weak = service.run(&["user", "add", "ada", "--password-stdin"], "short\n");
+    assert_eq!(weak.code, 2, "{}", weak.stderr);
+    let user = service.run(
+        &[
+            "user",
+            "add",
+            "ada",
+            "--group",
+            "sre",
+            "--password-stdin",
+            "--totp-secret-only",
+        ],
+        "correct horse battery\n",
+    );
+    assert_eq!(user.code, 0, "{}", user.stderr);
+    assert!(user.stdout.trim().len() >= 32 && !user.stdout.trim().contains(char::is_whitespace));
+    assert_eq!(
+        service.json(&["user", "show", "ada"])["groups"],
+        serde_json::json!(["sre"])
+    );
+    assert_eq!(service.json(&["user", "disable", "ada"])["done"], true);
+    assert_eq!(service.json(&["user", "show", "ada"])["disabled"], true);
+    assert_eq!(service.run(&["user", "show", "nobody"], "").code, 1);
+
+    let gateway = service.json(&["gateway", "add", "gw1"]);
+    assert_eq!(gateway["gateway"]["location"], "office");
+    assert!(gateway["token"].is_string() && gateway["control_url"].is_string());
+    assert_eq!(
+        service.json(&["gateway", "list"])["gateways"][0]["public_key"],
+        serde_json::Value::Null
+    );
+
+    assert_eq!(
+        service.json(&["session", "list"])["sessions"],
+        serde_json::json!([])
+    );
+    assert_eq!(service.json(&["session", "revoke", "--all"])["sessions"], 0);
+    let audit = service.json(&["audit", "--limit", "2"]);
+    assert_eq!(audit["records"].as_array().unwrap().len(), 2);
+    assert!(audit["records"][0]["at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(service.json(&["status"])["users"], 1);
+}
+
+#[test]
+fn a_device_is_not_added_before_its_gateway_is_known() {
+    let service = Service::start();
+    service.add_office();
+    let file = service.path("laptop.conf");
+    let ran = service.run(
+        &[
+            "device",
+            "add",
+            "laptop",
+            "--user",
+            "ada",
+            "--config-out",
+            &file,
+        ],
+        "",
+    );
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains("start the gateway first"),
+        "{}",
+        ran.stderr
+    );
+    assert!(fs::metadata(&file).is_err());
+    assert_eq!(
+        service.json(&["device", "list"])["devices"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn an_added_device_gets_a_configuration_and_its_private_key_goes_nowhere_else() {
+    let service = Service::start();
+    service.add_office();
+    let gateway = service.connect_gateway("gw1");
+    let added = service.json(&[
+        "device",
+        "add",
+        "laptop",
+        "--user",
+        "ada",
+        "--preshared-key",
+    ]);
+    let config = added["config"].as_str().unwrap();
+    for line in [
+        "Address = 10.77.0.2/32, fd77::2/128",
+        "AllowedIPs = 10.77.0.0/24, fd77::/64, 10.9.0.0/24",
+        "Endpoint = vpn.example.org:51820",
+        "PresharedKey = ",
+        &format!("PublicKey = {}", gateway.public_key()),
+    ] {
+        assert!(config.contains(line), "{line} in {config}");
+    }
+    let private = config
+        .lines()
+        .find_map(|line| line.strip_prefix("PrivateKey = "))
+        .unwrap();
+    assert!(
+        !service
+            .json(&["device", "show", "laptop"])
+            .to_string()
+            .contains(private)
+    );
+    assert!(!service.log_and_database_contain(private));
+    assert!(
+        added["ca_fingerprint"]
+            .as_str()
+            .unwrap()
+            .starts_with("sha256:")
+    );
+    assert!(
+        added["portal_url"]
+            .as_str()
+            .unwrap()
+            .starts_with("https://10.77.0.1")
+    );
+
+    let file = service.path("phone.conf");
+    let ran = service.run(
+        &[
+            "device",
+            "add",
+            "phone",
+            "--user",
+            "ada",
+            "--config-out",
+            &file,
+        ],
+        "",
+    );
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains('█') && !ran.stdout.contains("PrivateKey"));
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let again = service.run(
+        &[
+            "device",
+            "add",
+            "phone2",
+            "--user",
+            "ada",
+            "--config-out",
+            &file,
+        ],
+        "",
+    );
+    assert_eq!(again.code, 1);
+    assert_eq!(
+        service.json(&["device", "list"])["devices"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn inv4_a_revocation_without_acknowledgement_is_pending() {
+    let service = Service::start();
+    service.add_office();
+    let gateway = service.connect_gateway("gw1");
+    service.json(&["device", "add", "laptop", "--user", "ada"]);
+    let session = service.json(&["session", "add", "--device", "laptop", "--lifetime", "2h"]);
+    let id = session["id"].as_str().unwrap();
+    assert_eq!(
+        (&session["state"], &session["level"]),
+        (&"live".into(), &"mfa".into())
+    );
+    let extended = service.json(&["session", "extend", id, "--by", "1h"]);
+    assert!(extended["deadline"].as_str().unwrap() > session["deadline"].as_str().unwrap());
+
+    gateway.disconnect();
+    let ran = service.run(
+        &[
+            "--output", "json", "session", "revoke", "--user", "ada", "--wait", "200ms",
+        ],
+        "",
+    );
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (&status["done"], &status["sessions"]),
+        (&false.into(), &1.into())
+    );
+    assert_eq!(status["gateways"][0]["acknowledged"], false);
+    assert_eq!(
+        service.json(&["session", "list", "--all"])["sessions"][0]["state"],
+        "revoked"
+    );
+}
+
+#[test]
+fn an_occupied_port_is_named_and_nothing_is_served() {
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap().to_string();
+    let service = Service::configure(&address);
+    let ran = portcullis(
+        &["control", "--config", &service.path("portcullis.toml")],
+        "",
+    );
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains(&address), "{}", ran.stderr);
+    assert!(fs::metadata(service.path("admin.sock")).is_err());
+}
+
+#[test]
+fn control_stops_cleanly_and_a_restart_keeps_everything() {
+    let mut service = Service::start();
+    service.add_office();
+    assert_eq!(service.stop(), Some(0));
+    service.restart();
+    assert_eq!(service.json(&["status"])["users"], 1);
+}

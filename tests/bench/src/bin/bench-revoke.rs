@@ -1,0 +1,349 @@
+//! From an administrator's revocation to the last packet that passed, under a flood.
+//!
+//! Control with SQLite on disk (each commit synced), its admin socket, the mutually authenticated
+//! stream, the agent and the programs are the real ones. A thread writes the peer's packets to the
+//! interface as fast as it can; another reads what the gateway forwards.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use gate_bench::{Figure, InMemory, PinRoot, Tun, in_own_namespace, percentile, write_sysctl};
+use portcullis_agent::{Agent, AgentConfig, LinkMode};
+use portcullis_control::{Control, ControlConfig};
+use portcullis_proto::v1::{self, admin_client::AdminClient, revoke_sessions_request::Target};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+const REVOCATIONS: usize = 250;
+const LOCATION: &str = "bench";
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+/// The flood runs this long before each revocation, and goes on as long after it.
+const FLOOD: Duration = Duration::from_millis(20);
+
+fn main() -> Result<()> {
+    if !in_own_namespace()? {
+        return Ok(());
+    }
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a TLS provider is set already")?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(measure())
+}
+
+async fn measure() -> Result<()> {
+    let pins = PinRoot::new("revoke");
+    let state = tempfile::tempdir()?;
+    let gateway = Tun::new("pcpeers", "10.77.0.1/16")?;
+    let server = Tun::new("pcserver", "10.9.0.1/24")?;
+    write_sysctl("net/ipv4/ip_forward", "1")?;
+
+    let mut admin = start(state.path(), &pins, gateway.index).await?;
+    let devices = add_devices(&mut admin).await?;
+    let flood = Flood::start(gateway, server);
+
+    let mut acknowledged = Vec::with_capacity(REVOCATIONS);
+    let mut last_packets = Vec::with_capacity(REVOCATIONS);
+    for (done, device) in devices.iter().enumerate() {
+        let session = admin
+            .add_session(v1::AddSessionRequest {
+                device: device.name.clone(),
+                lifetime_ms: 3_600_000,
+                idle_timeout_ms: 0,
+            })
+            .await?
+            .into_inner();
+        flood.aim(device.address);
+        let start = Instant::now();
+        while flood.last_passed().is_none_or(|last| last < start) {
+            ensure!(start.elapsed() < Duration::from_secs(10), "no packet of {} passes", device.name);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(FLOOD).await;
+
+        let pressed = Instant::now();
+        let answer = admin
+            .revoke_sessions(v1::RevokeSessionsRequest {
+                target: Some(Target::Session(session.id)),
+                wait_ms: 10_000,
+            })
+            .await?
+            .into_inner();
+        acknowledged.push(pressed.elapsed());
+        ensure!(
+            answer.gateways.iter().all(|gateway| gateway.acknowledged),
+            "a revocation was not acknowledged"
+        );
+        tokio::time::sleep(FLOOD).await;
+        let last = flood.last_passed().context("packets passed before")?;
+        last_packets.push(last.saturating_duration_since(pressed));
+        if (done + 1) % 50 == 0 {
+            eprintln!("{} of {REVOCATIONS} revocations", done + 1);
+        }
+    }
+    flood.stop()?;
+
+    for (name, samples) in [
+        ("revoke/admin_to_map", &mut acknowledged),
+        ("revoke/admin_to_last_packet", &mut last_packets),
+    ] {
+        for percent in [50, 99] {
+            Figure {
+                name: &format!("{name}/p{percent}"),
+                unit: "ms",
+                value: percentile(samples, percent),
+                baseline: None,
+            }
+            .print()?;
+        }
+    }
+    Ok(())
+}
+
+/// Control and the agent of its only gateway, connected.
+async fn start(
+    state: &std::path::Path,
+    pins: &PinRoot,
+    ifindex: u32,
+) -> Result<AdminClient<Channel>> {
+    let socket = state.join("admin.sock");
+    let control = Control::open(ControlConfig {
+        database: format!("sqlite://{}", state.join("portcullis.db").display()),
+        state_dir: state.join("control"),
+        admin_socket: socket.clone(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7443)),
+        names: Vec::new(),
+    })
+    .await?;
+    let listener = control.bind_gateways().await?;
+    let serving = control.clone();
+    tokio::spawn(async move {
+        if let Err(error) = serving.serve_gateways_on(listener, std::future::pending()).await {
+            eprintln!("control: {error}");
+        }
+    });
+    let serving = control.clone();
+    tokio::spawn(async move {
+        if let Err(error) = serving.serve_admin(std::future::pending()).await {
+            eprintln!("admin: {error}");
+        }
+    });
+    let mut admin = connect(socket).await?;
+    admin
+        .add_location(v1::AddLocationRequest {
+            location: Some(v1::Location {
+                name: LOCATION.into(),
+                pools: vec!["10.77.0.0/16".into()],
+                endpoint: "192.0.2.1:51820".into(),
+                listen_port: 51820,
+                ..v1::Location::default()
+            }),
+        })
+        .await?;
+
+    let agent_dir = state.join("agent");
+    let token = control.gateway_token("bench", LOCATION).await?;
+    portcullis_agent::enroll::enroll(
+        "https://127.0.0.1:7443",
+        token.expose(),
+        &control.ca_fingerprint(),
+        &agent_dir,
+    )
+    .await?;
+    let agent = Agent::with_parts(
+        AgentConfig {
+            state_dir: agent_dir,
+            interface: "pcpeers".into(),
+            pin_root: pins.path().to_owned(),
+            ..AgentConfig::default()
+        },
+        LinkMode::Existing { index: ifindex },
+        Box::new(InMemory::default()),
+    );
+    tokio::spawn(async move {
+        if let Err(error) = agent.run(std::future::pending()).await {
+            eprintln!("agent: {error}");
+        }
+    });
+    in_sync(&mut admin).await?;
+    Ok(admin)
+}
+
+async fn connect(socket: std::path::PathBuf) -> Result<AdminClient<Channel>> {
+    let start = Instant::now();
+    loop {
+        let socket = socket.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move {
+                let stream = tokio::net::UnixStream::connect(socket).await?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        });
+        match Endpoint::from_static("http://admin")
+            .connect_with_connector(connector)
+            .await
+        {
+            Ok(channel) => return Ok(AdminClient::new(channel)),
+            Err(error) if start.elapsed() > Duration::from_secs(10) => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn in_sync(admin: &mut AdminClient<Channel>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let gateways = admin.list_gateways(v1::ListRequest {}).await?.into_inner().gateways;
+        if !gateways.is_empty() && gateways.iter().all(|gateway| gateway.in_sync) {
+            return Ok(());
+        }
+        if start.elapsed() > Duration::from_secs(20) {
+            bail!("the gateway did not come into sync: {gateways:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct BenchDevice {
+    name: String,
+    address: Ipv4Addr,
+}
+
+async fn add_devices(admin: &mut AdminClient<Channel>) -> Result<Vec<BenchDevice>> {
+    admin
+        .add_user(v1::AddUserRequest {
+            name: "bench".into(),
+            groups: Vec::new(),
+            password: "correct horse battery staple".into(),
+        })
+        .await?;
+    let mut devices = Vec::with_capacity(REVOCATIONS);
+    for number in 0..REVOCATIONS {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let name = format!("device-{number}");
+        let device = admin
+            .add_device(v1::AddDeviceRequest {
+                name: name.clone(),
+                user: "bench".into(),
+                location: LOCATION.into(),
+                public_key: key.to_vec(),
+                preshared_key: false,
+            })
+            .await?
+            .into_inner()
+            .device
+            .context("a device is in the answer")?;
+        let address = device.addresses.iter().find_map(|address| {
+            match address.split('/').next()?.parse().ok()? {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(_) => None,
+            }
+        });
+        devices.push(BenchDevice {
+            name,
+            address: address.context("the device has an IPv4 address")?,
+        });
+    }
+    in_sync(admin).await?;
+    Ok(devices)
+}
+
+/// Packets of one peer at a time, and when the last of them came out.
+struct Flood {
+    source: Arc<AtomicU32>,
+    /// Nanoseconds after `origin`; 0 for never.
+    last: Arc<AtomicU64>,
+    origin: Instant,
+    stopping: Arc<AtomicBool>,
+    sender: std::thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Flood {
+    fn start(gateway: Tun, server: Tun) -> Self {
+        let source = Arc::new(AtomicU32::new(0));
+        let last = Arc::new(AtomicU64::new(0));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let origin = Instant::now();
+        let sender = std::thread::spawn({
+            let (source, stopping) = (Arc::clone(&source), Arc::clone(&stopping));
+            move || {
+                while !stopping.load(Ordering::Relaxed) {
+                    match source.load(Ordering::Relaxed) {
+                        0 => std::thread::sleep(Duration::from_millis(1)),
+                        source => {
+                            gateway.device.send(&datagram(Ipv4Addr::from(source), SERVER))?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        });
+        // Ends with the process: nothing arrives any more once the sender has stopped.
+        std::thread::spawn({
+            let (source, last) = (Arc::clone(&source), Arc::clone(&last));
+            move || {
+                let mut packet = [0; 2048];
+                while let Ok(length) = server.device.recv(&mut packet) {
+                    let aimed = source.load(Ordering::Relaxed).to_be_bytes();
+                    if packet.get(12..16) == Some(&aimed[..]) && length >= 28 {
+                        let nanoseconds = u64::try_from(origin.elapsed().as_nanos());
+                        last.store(nanoseconds.unwrap_or(u64::MAX), Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        Self { source, last, origin, stopping, sender }
+    }
+
+    fn aim(&self, source: Ipv4Addr) {
+        self.source.store(source.to_bits(), Ordering::Relaxed);
+    }
+
+    fn last_passed(&self) -> Option<Instant> {
+        match self.last.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(self.origin + Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stopping.store(true, Ordering::Relaxed);
+        match self.sender.join() {
+            Ok(result) => Ok(result?),
+            Err(_) => bail!("the flood panicked"),
+        }
+    }
+}
+
+/// A UDP datagram of 1200 bytes of payload, its checksum left out (RFC 768).
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    const PAYLOAD: u16 = 1200;
+    let mut packet = Vec::with_capacity(usize::from(28 + PAYLOAD));
+    packet.extend([0x45, 0]);
+    packet.extend((28 + PAYLOAD).to_be_bytes());
+    packet.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    let sum: u32 = packet
+        .chunks_exact(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded & 0xffff) + (folded >> 16));
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes()[2..]);
+    packet.extend(40_000_u16.to_be_bytes());
+    packet.extend(9_000_u16.to_be_bytes());
+    packet.extend((8 + PAYLOAD).to_be_bytes());
+    packet.extend([0, 0]);
+    packet.resize(usize::from(28 + PAYLOAD), 0);
+    packet
+}

@@ -1,0 +1,9 @@
+//! What the tests and measurements of the datapath share: packet builders, a gate of one's own on the
+//! kernel, and the same gate in memory.
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod kernel;
+pub mod memory;
+pub mod packets;
+pub mod scene;

@@ -1,0 +1,147 @@
+//! Measures a suite. The measuring programs print one JSON line per figure on standard output and their progress on
+//! standard error; this side runs them, draws the table and writes target/bench/SUITE.json.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::process::{as_root, cargo, run as must, say};
+use crate::{build, paths, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to measure.
+    suite: Suite,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Suite {
+    /// The packet path, loading and adopting, and revocation.
+    Gate,
+}
+
+/// A measuring program: a binary of a workspace package.
+struct Program {
+    package: &'static str,
+    binary: &'static str,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+        }
+    }
+
+    fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Gate => &[Program {
+                package: "datapath-tests",
+                binary: "bench-packet",
+            }],
+        }
+    }
+}
+
+/// One figure.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Figure {
+    name: String,
+    unit: String,
+    value: f64,
+    /// What the value is compared with, measured in the same run; null where there is nothing to compare.
+    baseline: Option<f64>,
+}
+
+/// `cargo xtask bench SUITE`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    build::bpf()?;
+    setup::for_tests()?;
+    let mut figures = Vec::new();
+    for program in args.suite.programs() {
+        say(format!("{} of {}", program.binary, program.package));
+        must(cargo().args([
+            "build",
+            "--release",
+            "--package",
+            program.package,
+            "--bin",
+            program.binary,
+        ]))?;
+        measure(program, &mut figures)?;
+    }
+    if figures.is_empty() {
+        bail!("suite {} measured nothing", args.suite.name());
+    }
+    let dir = paths::target().join("bench");
+    fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("{}.json", args.suite.name()));
+    fs::write(&file, serde_json::to_string_pretty(&figures)? + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    print_table(&figures);
+    say(format!("written to {}", file.display()));
+    Ok(())
+}
+
+fn measure(program: &Program, figures: &mut Vec<Figure>) -> Result<()> {
+    let path = paths::target().join("release").join(program.binary);
+    let mut command: Command = as_root(&path);
+    let mut child = command
+        .current_dir(paths::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", path.display()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("the measuring program's output is piped")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        let figure: Figure = serde_json::from_str(&line).with_context(|| {
+            format!(
+                "{} printed something that is no figure: {line}",
+                program.binary
+            )
+        })?;
+        say(format!(
+            "{} = {}",
+            figure.name,
+            show(figure.value, &figure.unit)
+        ));
+        figures.push(figure);
+    }
+    if !child.wait()?.success() {
+        bail!("{} failed", program.binary);
+    }
+    Ok(())
+}
+
+fn print_table(figures: &[Figure]) {
+    let width = figures
+        .iter()
+        .map(|figure| figure.name.len())
+        .max()
+        .unwrap_or(0);
+    println!("{:width$}  {:>14}  {:>14}", "figure", "value", "baseline");
+    for figure in figures {
+        let baseline = figure
+            .baseline
+            .map_or_else(|| "-".to_owned(), |value| show(value, &figure.unit));
+        println!(
+            "{:width$}  {:>14}  {:>14}",
+            figure.name,
+            show(figure.value, &figure.unit),
+            baseline
+        );
+    }
+}
+
+fn show(value: f64, unit: &str) -> String {
+    format!("{value:.3} {unit}")
+}

@@ -1,0 +1,154 @@
+//! The toolchain that compiles Rust for eBPF.
+//!
+//! `bpfel-unknown-none` has no prebuilt `core`, so its source is needed. It comes from rustup's nightly where
+//! rustup can download, and from Debian's own Rust packages where it cannot.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::apt;
+use crate::process::{has, output, run, say};
+
+/// The linker's release; the one the workspace is tested with.
+const LINKER_VERSION: &str = "0.13.0";
+/// The name under which Debian's Rust is linked into rustup.
+const DEBIAN: &str = "debian";
+const NIGHTLY: &str = "nightly";
+
+/// A toolchain known to rustup that has the source of `core`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Toolchain {
+    /// Debian's rustc-web, linked as `debian`.
+    Debian,
+    /// rustup's nightly with rust-src.
+    Nightly,
+}
+
+impl Toolchain {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debian => DEBIAN,
+            Self::Nightly => NIGHTLY,
+        }
+    }
+
+    /// `cargo` of this toolchain, cleared of what the calling cargo put into the environment.
+    pub(crate) fn cargo(self) -> Command {
+        let mut command = Command::new("rustup");
+        command
+            .args(["run", self.name(), "cargo"])
+            .current_dir(crate::paths::root());
+        for (name, _) in std::env::vars_os() {
+            let inherited = name.to_string_lossy();
+            if inherited.starts_with("CARGO_PKG_")
+                || inherited.starts_with("CARGO_MANIFEST_")
+                || [
+                    "CARGO",
+                    "RUSTC",
+                    "RUSTDOC",
+                    "RUSTUP_TOOLCHAIN",
+                    "LD_LIBRARY_PATH",
+                    "RUSTFLAGS",
+                ]
+                .contains(&inherited.as_ref())
+            {
+                command.env_remove(&name);
+            }
+        }
+        // build-std is unstable; Debian's compiler is a stable release.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command
+    }
+
+    /// Whether the toolchain brings clippy.
+    pub(crate) fn has_clippy(self) -> bool {
+        output(self.cargo().args(["clippy", "--version"])).is_ok()
+    }
+
+    fn is_usable(self) -> bool {
+        output(Command::new("rustup").args(["run", self.name(), "rustc", "--print", "sysroot"]))
+            .is_ok_and(|sysroot| {
+                Path::new(sysroot.trim())
+                    .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+                    .is_file()
+            })
+    }
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Debian => "Debian's Rust (rustc-web)",
+            Self::Nightly => "rustup's nightly with rust-src",
+        })
+    }
+}
+
+/// Finds or installs a toolchain for eBPF, and bpf-linker.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    if !has("rustup") {
+        bail!("rustup is not on the PATH: install it from https://rustup.rs, then try again");
+    }
+    let toolchain = match [Toolchain::Debian, Toolchain::Nightly]
+        .into_iter()
+        .find(|t| t.is_usable())
+    {
+        Some(found) => found,
+        None => install()?,
+    };
+    ensure_linker(toolchain)?;
+    Ok(toolchain)
+}
+
+fn install() -> Result<Toolchain> {
+    say("no toolchain for eBPF yet: trying rustup's nightly with rust-src, then Debian's packages");
+    let by_rustup = run(Command::new("rustup").args([
+        "toolchain",
+        "install",
+        NIGHTLY,
+        "--profile=minimal",
+        "--component=rust-src",
+        "--no-self-update",
+    ]));
+    match by_rustup {
+        Ok(()) if Toolchain::Nightly.is_usable() => return Ok(Toolchain::Nightly),
+        Ok(()) => say("rustup installed nightly, but without the source of core"),
+        Err(error) => say(format!("rustup could not: {error:#}")),
+    }
+    apt::ensure(apt::RUST)
+        .context("neither rustup nor Debian could provide Rust with the source of core")?;
+    run(Command::new("rustup").args(["toolchain", "link", DEBIAN, "/usr"]))?;
+    if Toolchain::Debian.is_usable() {
+        Ok(Toolchain::Debian)
+    } else {
+        bail!("Debian's Rust packages are installed, but /usr has no source of core")
+    }
+}
+
+fn ensure_linker(toolchain: Toolchain) -> Result<()> {
+    if has("bpf-linker") {
+        return Ok(());
+    }
+    say(format!(
+        "bpf-linker {LINKER_VERSION} is missing: building it (a minute or two)"
+    ));
+    let mut command = crate::process::cargo();
+    command.args([
+        "install",
+        "bpf-linker",
+        "--locked",
+        "--version",
+        LINKER_VERSION,
+    ]);
+    // The linker must speak the LLVM of the compiler whose bitcode it reads. On Debian that is the packaged one.
+    if toolchain == Toolchain::Debian || has("apt-get") && apt::ensure(apt::LLVM).is_ok() {
+        apt::ensure(apt::LLVM)?;
+        command
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_PREFIX", "/usr/lib/llvm-22");
+    }
+    run(&mut command).context("cannot build bpf-linker")
+}
