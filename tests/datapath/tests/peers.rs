@@ -52,7 +52,8 @@ fn inv5_changed_addresses_keep_the_session_and_void_what_was_lost() {
     gate.put(State::Live);
     let session = gate.datapath.read_peer(&PEER_KEY).unwrap().unwrap().session;
     assert_eq!(gate.run(FromPeer, &packet("10.77.0.2", 1)), Reason::Session);
-    gate.datapath.upsert_peer(&PEER_KEY, &[net("10.77.0.20/32"), net("10.77.0.2/32")]).unwrap();
+    let more = [net("10.77.0.20/32"), net("10.77.0.2/32"), V6.peer.into()];
+    gate.datapath.upsert_peer(&PEER_KEY, &more).unwrap();
     // Gaining an address voids nothing.
     assert_eq!(gate.run(ToPeer, &reply("10.77.0.2", 1)), Reason::Session);
     assert_eq!(gate.run(FromPeer, &packet("10.77.0.20", 1)), Reason::Session);

@@ -214,10 +214,12 @@ fn inv3_a_forgotten_flow_is_reopened_by_the_peer_and_by_nobody_else() {
     gate.put(State::Live);
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Session);
-    // When many others push it out…
-    for port in 10_000..14_000 {
+    // When many others, as busy as it was, push it out…
+    for port in 10_000..12_000 {
         let other = ip(V4.peer, V4.server, number::UDP, &udp(port, 53, 8));
-        assert_eq!(gate.run(FromPeer, &other), Reason::Session);
+        for _ in 0..3 {
+            assert_eq!(gate.action(FromPeer, &other).unwrap(), PASS);
+        }
     }
     // …the answer is unsolicited until the peer has spoken.
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Unsolicited);

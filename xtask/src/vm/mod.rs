@@ -2,6 +2,7 @@
 
 mod boot;
 mod follow;
+mod warm;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,9 @@ use super::compile::CompiledPolicy;
 use super::limits;
 use super::outcome::{Outcome, RuleOutcome};
 use super::span;
-use super::tables::{EffectivePolicy, Family, GrantKey, IntervalList, NO_REGION, Tables, bit, left_aligned};
+use super::tables::{
+    EffectivePolicy, Family, GrantKey, IntervalList, NO_REGION, Tables, bit, left_aligned,
+};
 
 /// Regions around one another: no more than there are prefix lengths.
 const DEEPEST: usize = 129;
@@ -24,15 +26,25 @@ impl CompiledPolicy {
         protocol: u8,
         port: u16,
     ) -> RuleOutcome {
-        let found = self.tables().find(policy, direction, remote, span::key(protocol, port));
-        found.flatten().map_or(RuleOutcome::NoRule, RuleOutcome::from)
+        let found = self
+            .tables()
+            .find(policy, direction, remote, span::key(protocol, port));
+        found
+            .flatten()
+            .map_or(RuleOutcome::NoRule, RuleOutcome::from)
     }
 }
 
 impl Tables {
     /// The outcome, if any; the outer `None` is a table that lacks what another refers to, which
     /// permits nothing either.
-    fn find(&self, policy: u32, direction: Direction, remote: IpAddr, key: u32) -> Option<Option<Outcome>> {
+    fn find(
+        &self,
+        policy: u32,
+        direction: Direction,
+        remote: IpAddr,
+        key: u32,
+    ) -> Option<Option<Outcome>> {
         let policy = self.policies.get(policy as usize)?;
         let mut region = self.longest_match(direction, remote);
         let mut pending = u32::MAX;
@@ -51,7 +63,9 @@ impl Tables {
                     if pending & slot == 0 || node.own & bit(principal) == 0 {
                         continue;
                     }
-                    let Some(list) = self.grants.get(&GrantKey { region, principal }) else { continue };
+                    let Some(list) = self.grants.get(&GrantKey { region, principal }) else {
+                        continue;
+                    };
                     pending &= !slot;
                     if let Some(outcome) = self.search(*list, key)? {
                         merged = Some(merged.map_or(outcome, |merged| merged.merge(outcome)));
@@ -69,13 +83,20 @@ impl Tables {
         let address = left_aligned(remote);
         // The last prefix that starts at or before the address lies within all that cover it.
         let before = entries.partition_point(|entry| entry.address <= address);
-        let Some(nearest) = before.checked_sub(1).and_then(|index| entries.get(index)) else { return NO_REGION };
+        let Some(nearest) = before.checked_sub(1).and_then(|index| entries.get(index)) else {
+            return NO_REGION;
+        };
         let covers = |region: u32| {
-            entries.get((region.wrapping_sub(entries[0].region)) as usize).is_some_and(|entry| entry.covers(&address))
+            entries
+                .get((region.wrapping_sub(entries[0].region)) as usize)
+                .is_some_and(|entry| entry.covers(&address))
         };
         let mut region = nearest.region;
         while region != NO_REGION && !covers(region) {
-            region = self.regions.get(region as usize).map_or(NO_REGION, |node| node.parent);
+            region = self
+                .regions
+                .get(region as usize)
+                .map_or(NO_REGION, |node| node.parent);
         }
         region
     }
@@ -94,7 +115,10 @@ impl Tables {
             } else if key > interval.last {
                 low = middle + 1;
             } else {
-                return self.outcomes.get(interval.outcome as usize).map(|outcome| Some(*outcome));
+                return self
+                    .outcomes
+                    .get(interval.outcome as usize)
+                    .map(|outcome| Some(*outcome));
             }
         }
         Some(None)
@@ -104,5 +128,8 @@ impl Tables {
 /// The policy's principals, each with a bit of its own.
 pub(super) fn members(policy: &EffectivePolicy) -> impl Iterator<Item = (u32, u32)> + '_ {
     let count = (policy.count as usize).min(limits::PRINCIPALS_PER_POLICY);
-    policy.principals[..count].iter().enumerate().map(|(i, principal)| (1 << i, *principal))
+    policy.principals[..count]
+        .iter()
+        .enumerate()
+        .map(|(i, principal)| (1 << i, *principal))
 }

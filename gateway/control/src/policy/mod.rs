@@ -30,7 +30,8 @@ pub use report::{Change, Effect, Reach, changes, reach};
 pub use rule::{Action, Policy, Rule};
 pub use span::PortSpan;
 pub use tables::{
-    EffectivePolicy, Family, GrantKey, IntervalList, NO_REGION, PortInterval, PrefixEntry, Region, Tables,
+    EffectivePolicy, Family, GrantKey, IntervalList, NO_REGION, PortInterval, PrefixEntry, Region,
+    Tables,
 };
 
 #[cfg(test)]

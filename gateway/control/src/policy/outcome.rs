@@ -53,7 +53,14 @@ impl Outcome {
 
     /// What the rule of this number says where a prefix of this length matches.
     pub(super) fn of(rule: &Rule, number: u32, prefix_length: u8) -> Self {
-        let blank = Self { max_age: 0, rule: number, kind: Self::DENY, level: 0, prefix_length: 0, pad: 0 };
+        let blank = Self {
+            max_age: 0,
+            rule: number,
+            kind: Self::DENY,
+            level: 0,
+            prefix_length: 0,
+            pad: 0,
+        };
         match rule.action {
             Action::Deny => blank,
             Action::Allow { level, max_age } => Self {
@@ -73,7 +80,10 @@ impl Outcome {
     pub fn merge(self, other: Self) -> Self {
         let deny = |outcome: &Self| outcome.kind != Self::ALLOW;
         match (deny(&self), deny(&other)) {
-            (true, true) => Self { rule: self.rule.min(other.rule), ..self },
+            (true, true) => Self {
+                rule: self.rule.min(other.rule),
+                ..self
+            },
             (true, false) => self,
             (false, true) => other,
             (false, false) => match self.prefix_length.cmp(&other.prefix_length) {
@@ -98,9 +108,11 @@ impl From<Outcome> for RuleOutcome {
     fn from(outcome: Outcome) -> Self {
         let rule = outcome.rule;
         match (outcome.kind, Level::from_number(outcome.level)) {
-            (Outcome::ALLOW, Some(level)) => {
-                Self::Allow { rule, level, max_age: (outcome.max_age != 0).then_some(outcome.max_age) }
-            }
+            (Outcome::ALLOW, Some(level)) => Self::Allow {
+                rule,
+                level,
+                max_age: (outcome.max_age != 0).then_some(outcome.max_age),
+            },
             (Outcome::DENY, _) => Self::Deny { rule },
             _ => Self::NoRule,
         }
@@ -122,11 +134,25 @@ mod tests {
     use super::*;
 
     fn allow(rule: u32, prefix_length: u8, level: Level, max_age: u64) -> Outcome {
-        Outcome { max_age, rule, kind: Outcome::ALLOW, level: level as u8, prefix_length, pad: 0 }
+        Outcome {
+            max_age,
+            rule,
+            kind: Outcome::ALLOW,
+            level: level as u8,
+            prefix_length,
+            pad: 0,
+        }
     }
 
     fn deny(rule: u32) -> Outcome {
-        Outcome { max_age: 0, rule, kind: Outcome::DENY, level: 0, prefix_length: 0, pad: 0 }
+        Outcome {
+            max_age: 0,
+            rule,
+            kind: Outcome::DENY,
+            level: 0,
+            prefix_length: 0,
+            pad: 0,
+        }
     }
 
     #[test]

@@ -32,37 +32,58 @@ impl PortSpec {
         let number = protocol_by_name(protocol);
         if !matches!(protocol, "tcp" | "udp") {
             return Err(match number.or_else(|| decimal(protocol, 255).map(|_| 0)) {
-                Some(_) => Fault::PortOfPortless { text: text.to_owned() },
-                None => Fault::Protocol { text: text.to_owned() },
+                Some(_) => Fault::PortOfPortless {
+                    text: text.to_owned(),
+                },
+                None => Fault::Protocol {
+                    text: text.to_owned(),
+                },
             });
         }
-        let Some(protocol) = number else { return Err(Fault::Protocol { text: text.to_owned() }) };
+        let Some(protocol) = number else {
+            return Err(Fault::Protocol {
+                text: text.to_owned(),
+            });
+        };
         let (first, last) = match ports.split_once('-') {
             Some((first, last)) => (port(text, first)?, port(text, last)?),
             None => (port(text, ports)?, port(text, ports)?),
         };
         if last < first {
-            return Err(Fault::ReversedPorts { text: text.to_owned() });
+            return Err(Fault::ReversedPorts {
+                text: text.to_owned(),
+            });
         }
-        Ok(Self::Ports { protocol, first, last })
+        Ok(Self::Ports {
+            protocol,
+            first,
+            last,
+        })
     }
 }
 
 fn protocol(text: &str) -> Result<u8, Fault> {
     protocol_by_name(text)
         .or_else(|| decimal(text, 255).and_then(|number| u8::try_from(number).ok()))
-        .ok_or_else(|| Fault::Protocol { text: text.to_owned() })
+        .ok_or_else(|| Fault::Protocol {
+            text: text.to_owned(),
+        })
 }
 
 fn protocol_by_name(text: &str) -> Option<u8> {
-    NAMED.iter().find(|(name, _)| *name == text).map(|(_, number)| *number)
+    NAMED
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, number)| *number)
 }
 
 fn port(entry: &str, text: &str) -> Result<u16, Fault> {
     decimal(text, u16::MAX.into())
         .and_then(|port| u16::try_from(port).ok())
         .filter(|port| *port != 0)
-        .ok_or_else(|| Fault::Port { text: entry.to_owned() })
+        .ok_or_else(|| Fault::Port {
+            text: entry.to_owned(),
+        })
 }
 
 /// A number up to `most`, in the one way of writing it: no sign, no leading zero, no space.
@@ -80,7 +101,11 @@ mod tests {
 
     #[test]
     fn every_form() {
-        let ports = |protocol, first, last| PortSpec::Ports { protocol, first, last };
+        let ports = |protocol, first, last| PortSpec::Ports {
+            protocol,
+            first,
+            last,
+        };
         for (text, spec) in [
             ("tcp/22", ports(6, 22, 22)),
             ("tcp/8000-8999", ports(6, 8000, 8999)),
@@ -100,31 +125,74 @@ mod tests {
 
     #[test]
     fn bad_protocols() {
-        for text in ["", "/", "/22", "TCP", "tcp ", " tcp", "sctp", "256", "-1", "+6", "06", "icmpv6", "sctp/5", "65536/tcp", "any"]
-        {
-            assert!(matches!(PortSpec::parse(text), Err(Fault::Protocol { .. })), "{text:?}");
+        for text in [
+            "",
+            "/",
+            "/22",
+            "TCP",
+            "tcp ",
+            " tcp",
+            "sctp",
+            "256",
+            "-1",
+            "+6",
+            "06",
+            "icmpv6",
+            "sctp/5",
+            "65536/tcp",
+            "any",
+        ] {
+            assert!(
+                matches!(PortSpec::parse(text), Err(Fault::Protocol { .. })),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn bad_ports() {
         for text in [
-            "tcp/", "tcp/0", "tcp/0-5", "tcp/65536", "tcp/70000", "tcp/-1", "tcp/1-", "tcp/-", "tcp/1-2-3", "tcp/+22",
-            "tcp/022", "tcp/ 22", "tcp/22 ", "tcp/22,23", "tcp/ssh", "tcp/22/23", "udp/4294967297", "tcp/1--2",
+            "tcp/",
+            "tcp/0",
+            "tcp/0-5",
+            "tcp/65536",
+            "tcp/70000",
+            "tcp/-1",
+            "tcp/1-",
+            "tcp/-",
+            "tcp/1-2-3",
+            "tcp/+22",
+            "tcp/022",
+            "tcp/ 22",
+            "tcp/22 ",
+            "tcp/22,23",
+            "tcp/ssh",
+            "tcp/22/23",
+            "udp/4294967297",
+            "tcp/1--2",
         ] {
-            assert!(matches!(PortSpec::parse(text), Err(Fault::Port { .. })), "{text:?}");
+            assert!(
+                matches!(PortSpec::parse(text), Err(Fault::Port { .. })),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn ports_of_protocols_without_any() {
         for text in ["icmp/8", "icmp6/128", "47/1", "6/22", "0/0", "icmp/"] {
-            assert!(matches!(PortSpec::parse(text), Err(Fault::PortOfPortless { .. })), "{text:?}");
+            assert!(
+                matches!(PortSpec::parse(text), Err(Fault::PortOfPortless { .. })),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn reversed_range() {
-        assert!(matches!(PortSpec::parse("tcp/9-8"), Err(Fault::ReversedPorts { .. })));
+        assert!(matches!(
+            PortSpec::parse("tcp/9-8"),
+            Err(Fault::ReversedPorts { .. })
+        ));
     }
 }

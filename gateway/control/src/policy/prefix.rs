@@ -9,7 +9,9 @@ use super::problem::Fault;
 
 /// Reads an address or a CIDR without host bits.
 pub(super) fn parse(text: &str) -> Result<IpNet, Fault> {
-    let bad = || Fault::Prefix { text: text.to_owned() };
+    let bad = || Fault::Prefix {
+        text: text.to_owned(),
+    };
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -18,16 +20,23 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Fault> {
     let widest: u8 = if address.is_ipv4() { 32 } else { 128 };
     let length = match length {
         None => widest,
-        Some(text) => decimal(text, widest.into()).and_then(|length| u8::try_from(length).ok()).ok_or_else(bad)?,
+        Some(text) => decimal(text, widest.into())
+            .and_then(|length| u8::try_from(length).ok())
+            .ok_or_else(bad)?,
     };
     let net = IpNet::new(address, length).map_err(|_| bad())?;
     if net.trunc() != net {
-        return Err(Fault::HostBits { text: text.to_owned(), network: net.trunc() });
+        return Err(Fault::HostBits {
+            text: text.to_owned(),
+            network: net.trunc(),
+        });
     }
     if let IpNet::V6(v6) = net
         && mapped().is_some_and(|mapped| mapped.contains(&v6))
     {
-        return Err(Fault::MappedPrefix { text: text.to_owned() });
+        return Err(Fault::MappedPrefix {
+            text: text.to_owned(),
+        });
     }
     Ok(net)
 }
@@ -57,9 +66,14 @@ mod tests {
 
     #[test]
     fn host_bits_are_refused_with_the_network_meant() {
-        for (text, network) in [("10.1.0.1/16", "10.1.0.0/16"), ("fd00::1/64", "fd00::/64"), ("1.0.0.0/0", "0.0.0.0/0")]
-        {
-            let Err(Fault::HostBits { network: found, .. }) = parse(text) else { panic!("{text}") };
+        for (text, network) in [
+            ("10.1.0.1/16", "10.1.0.0/16"),
+            ("fd00::1/64", "fd00::/64"),
+            ("1.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            let Err(Fault::HostBits { network: found, .. }) = parse(text) else {
+                panic!("{text}")
+            };
             assert_eq!(found.to_string(), network);
         }
     }
@@ -95,7 +109,10 @@ mod tests {
     #[test]
     fn ipv4_mapped_addresses_are_refused() {
         for text in ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104"] {
-            assert!(matches!(parse(text), Err(Fault::MappedPrefix { .. })), "{text}");
+            assert!(
+                matches!(parse(text), Err(Fault::MappedPrefix { .. })),
+                "{text}"
+            );
         }
     }
 }

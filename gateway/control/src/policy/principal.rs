@@ -19,7 +19,10 @@ pub enum Principal {
 impl Principal {
     /// Reads an entry of `who`.
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
-        let bad = |reason: String| Fault::Principal { text: text.to_owned(), reason };
+        let bad = |reason: String| Fault::Principal {
+            text: text.to_owned(),
+            reason,
+        };
         let name = |what, name| match Name::parse(what, name) {
             Ok(name) => Ok(name.as_str().to_owned()),
             Err(invalid) => Err(bad(invalid.to_string())),
@@ -28,7 +31,9 @@ impl Principal {
             Some(("user", rest)) => Ok(Self::User(name("user", rest)?)),
             Some(("group", rest)) => Ok(Self::Group(name("group", rest)?)),
             None if text == "*" => Ok(Self::Everyone),
-            _ => Err(bad("write \"*\", \"user:NAME\" or \"group:NAME\"".to_owned())),
+            _ => Err(bad(
+                "write \"*\", \"user:NAME\" or \"group:NAME\"".to_owned()
+            )),
         }
     }
 
@@ -74,10 +79,23 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in
-            ["", "ops1", "user:", "group: sre", "users:ops1", "User:ops1", "user:a:b", "* ", "**", "role:x", ":x"]
-        {
-            assert!(matches!(Principal::parse(text), Err(Fault::Principal { .. })), "{text:?}");
+        for text in [
+            "",
+            "ops1",
+            "user:",
+            "group: sre",
+            "users:ops1",
+            "User:ops1",
+            "user:a:b",
+            "* ",
+            "**",
+            "role:x",
+            ":x",
+        ] {
+            assert!(
+                matches!(Principal::parse(text), Err(Fault::Principal { .. })),
+                "{text:?}"
+            );
         }
     }
 }

@@ -47,7 +47,10 @@ impl fmt::Display for Problem {
 
 /// What can be wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is its own message, its fields are what that quotes")]
+#[expect(
+    missing_docs,
+    reason = "each variant is its own message, its fields are what that quotes"
+)]
 pub enum Fault {
     #[error("the file is larger than {} bytes", limits::FILE_BYTES)]
     TooLarge,
@@ -58,10 +61,19 @@ pub enum Fault {
     #[error("`{key}` is missing")]
     Missing { key: &'static str },
     #[error("`{key}` must be {expected}, not {found}")]
-    WrongType { key: &'static str, expected: &'static str, found: &'static str },
+    WrongType {
+        key: &'static str,
+        expected: &'static str,
+        found: &'static str,
+    },
     #[error("`{key}` is empty: {advice}")]
-    Empty { key: &'static str, advice: &'static str },
-    #[error("{0:?} is no name for a rule: 1 to 64 printable ASCII characters, no space at either end")]
+    Empty {
+        key: &'static str,
+        advice: &'static str,
+    },
+    #[error(
+        "{0:?} is no name for a rule: 1 to 64 printable ASCII characters, no space at either end"
+    )]
     Name(String),
     #[error("the name is taken by the rule on line {first}")]
     DuplicateName { first: usize },
@@ -77,9 +89,13 @@ pub enum Fault {
     HostBits { text: String, network: IpNet },
     #[error("{text:?} is an IPv4-mapped address, which is never on the wire: write it as IPv4")]
     MappedPrefix { text: String },
-    #[error("{text:?} in `ports`: the protocol is tcp, udp, icmp, icmp6 or a number from 0 to 255, as in \"tcp/22\"")]
+    #[error(
+        "{text:?} in `ports`: the protocol is tcp, udp, icmp, icmp6 or a number from 0 to 255, as in \"tcp/22\""
+    )]
     Protocol { text: String },
-    #[error("{text:?} in `ports`: a port is a number from 1 to 65535, a range two of them, as in \"tcp/8000-8999\"")]
+    #[error(
+        "{text:?} in `ports`: a port is a number from 1 to 65535, a range two of them, as in \"tcp/8000-8999\""
+    )]
     Port { text: String },
     #[error("{text:?} in `ports`: only tcp and udp, by these names, have ports")]
     PortOfPortless { text: String },

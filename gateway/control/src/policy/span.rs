@@ -24,7 +24,11 @@ impl From<PortSpec> for PortSpan {
         let (first, last) = match spec {
             PortSpec::Any => (key(0, 0), key(u8::MAX, u16::MAX)),
             PortSpec::Protocol(protocol) => (key(protocol, 0), key(protocol, u16::MAX)),
-            PortSpec::Ports { protocol, first, last } => (key(protocol, first), key(protocol, last)),
+            PortSpec::Ports {
+                protocol,
+                first,
+                last,
+            } => (key(protocol, first), key(protocol, last)),
         };
         Self { first, last }
     }
@@ -71,7 +75,10 @@ impl fmt::Display for PortSpan {
 
 /// Ports of one protocol.
 fn within(f: &mut fmt::Formatter<'_>, protocol: u32, low: u32, high: u32) -> fmt::Result {
-    match NAMED.iter().find(|(_, number)| u32::from(*number) == protocol) {
+    match NAMED
+        .iter()
+        .find(|(_, number)| u32::from(*number) == protocol)
+    {
         Some((name, _)) => f.write_str(name)?,
         None => write!(f, "{protocol}")?,
     }
@@ -103,7 +110,14 @@ pub(super) fn merge(
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return,
         };
-        push(&mut merged, Stretch { first, last, outcome });
+        push(
+            &mut merged,
+            Stretch {
+                first,
+                last,
+                outcome,
+            },
+        );
     });
     merged
 }
@@ -111,7 +125,9 @@ pub(super) fn merge(
 /// Appends, as one with the last stretch where it goes on with the same.
 pub(super) fn push<O: PartialEq>(list: &mut Vec<Stretch<O>>, next: Stretch<O>) {
     match list.last_mut() {
-        Some(last) if last.last + 1 == next.first && last.outcome == next.outcome => last.last = next.last,
+        Some(last) if last.last + 1 == next.first && last.outcome == next.outcome => {
+            last.last = next.last
+        }
         _ => list.push(next),
     }
 }
@@ -133,10 +149,20 @@ pub(super) fn sweep<O: Copy>(
         };
         // Up to where the nearer one ends, or the other begins.
         let end = |one: &Option<Stretch<O>>| {
-            one.as_ref().map_or(u32::MAX, |one| if one.first > first { one.first - 1 } else { one.last })
+            one.as_ref().map_or(u32::MAX, |one| {
+                if one.first > first {
+                    one.first - 1
+                } else {
+                    one.last
+                }
+            })
         };
         let last = end(&x).min(end(&y));
-        let here = |one: &Option<Stretch<O>>| one.as_ref().filter(|one| one.first == first).map(|one| one.outcome);
+        let here = |one: &Option<Stretch<O>>| {
+            one.as_ref()
+                .filter(|one| one.first == first)
+                .map(|one| one.outcome)
+        };
         visit(first, last, here(&x), here(&y));
         advance(&mut x, &mut a, first, last);
         advance(&mut y, &mut b, first, last);
@@ -163,7 +189,10 @@ mod tests {
     #[test]
     fn spans_print_as_rules_are_written() {
         for text in ["tcp/22", "tcp/8000-8999", "udp", "icmp", "47"] {
-            assert_eq!(PortSpan::from(PortSpec::parse(text).unwrap()).to_string(), text);
+            assert_eq!(
+                PortSpan::from(PortSpec::parse(text).unwrap()).to_string(),
+                text
+            );
         }
         assert_eq!(PortSpan::from(PortSpec::Any).to_string(), "any");
         let pieces = [
@@ -181,10 +210,21 @@ mod tests {
     #[test]
     fn a_sweep_stops_wherever_either_changes() {
         let list = |spans: &[(u32, u32, u8)]| -> Vec<Stretch<u8>> {
-            spans.iter().map(|&(first, last, outcome)| Stretch { first, last, outcome }).collect()
+            spans
+                .iter()
+                .map(|&(first, last, outcome)| Stretch {
+                    first,
+                    last,
+                    outcome,
+                })
+                .collect()
         };
         let mut seen = Vec::new();
-        sweep(list(&[(0, 9, 1), (10, 10, 2), (30, 40, 3)]), list(&[(5, 35, 7)]), |f, l, a, b| seen.push((f, l, a, b)));
+        sweep(
+            list(&[(0, 9, 1), (10, 10, 2), (30, 40, 3)]),
+            list(&[(5, 35, 7)]),
+            |f, l, a, b| seen.push((f, l, a, b)),
+        );
         assert_eq!(
             seen,
             [

@@ -27,7 +27,11 @@ impl Family {
 
     /// The address's.
     pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
     }
 }
 
@@ -152,7 +156,11 @@ impl Tables {
 
 impl PrefixEntry {
     pub(super) fn new(net: IpNet, region: u32) -> Self {
-        Self { length: net.prefix_len().into(), address: left_aligned(net.addr()), region }
+        Self {
+            length: net.prefix_len().into(),
+            address: left_aligned(net.addr()),
+            region,
+        }
     }
 
     /// The prefix, given its family.

@@ -6,7 +6,10 @@ use crate::policy::limits;
 
 /// The policy is larger than the tables may become. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is its own message, its fields are what that quotes")]
+#[expect(
+    missing_docs,
+    reason = "each variant is its own message, its fields are what that quotes"
+)]
 pub enum CompileError {
     #[error(
         "more than {} distinct effective policies: user {user:?} would need one more; give rules to groups rather than \
@@ -19,7 +22,10 @@ pub enum CompileError {
         limits::PRINCIPALS_PER_POLICY
     )]
     TooManyPrincipals { user: String, found: usize },
-    #[error("at {prefix}, rule {rule:?}: more than {} pairs of a prefix and one of `who`", limits::GRANTS)]
+    #[error(
+        "at {prefix}, rule {rule:?}: more than {} pairs of a prefix and one of `who`",
+        limits::GRANTS
+    )]
     TooManyGrants { prefix: IpNet, rule: String },
     #[error(
         "at {prefix}, rule {rule:?}: more than {} intervals of ports for one of `who`; join neighbouring ports to ranges",
@@ -32,6 +38,8 @@ pub enum CompileError {
         limits::INTERVALS
     )]
     TooManyIntervals { prefix: IpNet, rule: String },
-    #[error("at {prefix}, rule {rule:?}: the rules overlap too much to be compiled in reasonable time")]
+    #[error(
+        "at {prefix}, rule {rule:?}: the rules overlap too much to be compiled in reasonable time"
+    )]
     TooIntricate { prefix: IpNet, rule: String },
 }

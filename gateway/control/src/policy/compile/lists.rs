@@ -56,26 +56,43 @@ impl Lists {
         if let Some(list) = self.within.get(&(around, own)) {
             return Ok(*list);
         }
-        let merged = self.merge(tables.stretches(around).collect(), tables.stretches(own).collect())?;
+        let merged = self.merge(
+            tables.stretches(around).collect(),
+            tables.stretches(own).collect(),
+        )?;
         let list = self.intern(tables, &merged)?;
         self.within.insert((around, own), list);
         Ok(list)
     }
 
     /// Halves of the rules merged, and so on: n log n instead of n².
-    fn fold(&mut self, rules: &[Rule], numbers: &[u32], length: u8) -> Result<Vec<Stretch<Outcome>>, Full> {
+    fn fold(
+        &mut self,
+        rules: &[Rule],
+        numbers: &[u32],
+        length: u8,
+    ) -> Result<Vec<Stretch<Outcome>>, Full> {
         match numbers {
             [] => Ok(Vec::new()),
-            [number] => Ok(rules.get(*number as usize).map_or_else(Vec::new, |rule| of_rule(rule, *number, length))),
+            [number] => Ok(rules
+                .get(*number as usize)
+                .map_or_else(Vec::new, |rule| of_rule(rule, *number, length))),
             _ => {
                 let (left, right) = numbers.split_at(numbers.len() / 2);
-                let (left, right) = (self.fold(rules, left, length)?, self.fold(rules, right, length)?);
+                let (left, right) = (
+                    self.fold(rules, left, length)?,
+                    self.fold(rules, right, length)?,
+                );
                 self.merge(left, right)
             }
         }
     }
 
-    fn merge(&mut self, a: Vec<Stretch<Outcome>>, b: Vec<Stretch<Outcome>>) -> Result<Vec<Stretch<Outcome>>, Full> {
+    fn merge(
+        &mut self,
+        a: Vec<Stretch<Outcome>>,
+        b: Vec<Stretch<Outcome>>,
+    ) -> Result<Vec<Stretch<Outcome>>, Full> {
         self.steps += a.len() + b.len();
         if self.steps > limits::COMPILE_STEPS {
             return Err(Full::Steps);
@@ -83,7 +100,11 @@ impl Lists {
         Ok(span::merge(a, b))
     }
 
-    fn intern(&mut self, tables: &mut Tables, stretches: &[Stretch<Outcome>]) -> Result<IntervalList, Full> {
+    fn intern(
+        &mut self,
+        tables: &mut Tables,
+        stretches: &[Stretch<Outcome>],
+    ) -> Result<IntervalList, Full> {
         if stretches.len() > limits::INTERVALS_PER_LIST {
             return Err(Full::List);
         }
@@ -94,7 +115,11 @@ impl Lists {
                     tables.outcomes.push(stretch.outcome);
                     index(tables.outcomes.len() - 1)
                 });
-                PortInterval { first: stretch.first, last: stretch.last, outcome }
+                PortInterval {
+                    first: stretch.first,
+                    last: stretch.last,
+                    outcome,
+                }
             })
             .collect();
         if let Some(list) = self.known.get(&intervals) {
@@ -103,7 +128,10 @@ impl Lists {
         if tables.intervals.len() + intervals.len() > limits::INTERVALS {
             return Err(Full::Intervals);
         }
-        let list = IntervalList { start: index(tables.intervals.len()), length: index(intervals.len()) };
+        let list = IntervalList {
+            start: index(tables.intervals.len()),
+            length: index(intervals.len()),
+        };
         tables.intervals.extend_from_slice(&intervals);
         self.known.insert(intervals, list);
         Ok(list)
@@ -113,13 +141,21 @@ impl Lists {
 /// A rule's ports as disjoint intervals.
 fn of_rule(rule: &Rule, number: u32, length: u8) -> Vec<Stretch<Outcome>> {
     let outcome = Outcome::of(rule, number, length);
-    let mut spans: Vec<PortSpan> = rule.ports.iter().map(|spec| PortSpan::from(*spec)).collect();
+    let mut spans: Vec<PortSpan> = rule
+        .ports
+        .iter()
+        .map(|spec| PortSpan::from(*spec))
+        .collect();
     spans.sort_unstable();
     let mut list: Vec<Stretch<Outcome>> = Vec::with_capacity(spans.len());
     for PortSpan { first, last } in spans {
         match list.last_mut() {
             Some(before) if first <= before.last + 1 => before.last = before.last.max(last),
-            _ => list.push(Stretch { first, last, outcome }),
+            _ => list.push(Stretch {
+                first,
+                last,
+                outcome,
+            }),
         }
     }
     list
@@ -127,11 +163,67 @@ fn of_rule(rule: &Rule, number: u32, length: u8) -> Vec<Stretch<Outcome>> {
 
 impl Tables {
     /// The intervals of a list with their outcomes.
-    pub(in crate::policy) fn stretches(&self, list: IntervalList) -> impl Iterator<Item = Stretch<Outcome>> + '_ {
+    pub(in crate::policy) fn stretches(
+        &self,
+        list: IntervalList,
+    ) -> impl Iterator<Item = Stretch<Outcome>> + '_ {
         let start = list.start as usize;
-        let intervals = self.intervals.get(start..start + list.length as usize).unwrap_or_default();
-        intervals.iter().filter_map(|&PortInterval { first, last, outcome }| {
-            Some(Stretch { first, last, outcome: *self.outcomes.get(outcome as usize)? })
-        })
+        let intervals = self
+            .intervals
+            .get(start..start + list.length as usize)
+            .unwrap_or_default();
+        intervals.iter().filter_map(
+            |&PortInterval {
+                 first,
+                 last,
+                 outcome,
+             }| {
+                Some(Stretch {
+                    first,
+                    last,
+                    outcome: *self.outcomes.get(outcome as usize)?,
+                })
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn lists_are_kept_once_and_time_is_bounded() {
+        let text = "[[rule]]\nname = \"a\"\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\nports = [\"tcp/22\", \"tcp/20-23\", \"tcp/24\"]\n\
+                    [[rule]]\nname = \"b\"\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\nports = [\"udp\"]\n";
+        let policy = Policy::parse(text).unwrap();
+        let (mut lists, mut tables) = (Lists::default(), Tables::default());
+        let first = lists.own(&mut tables, policy.rules(), &[0], 8).unwrap();
+        assert_eq!(
+            first,
+            IntervalList {
+                start: 0,
+                length: 1
+            }
+        );
+        assert_eq!(lists.own(&mut tables, policy.rules(), &[0], 8), Ok(first));
+        assert_eq!(lists.within(&mut tables, first, first), Ok(first));
+        let both = lists.own(&mut tables, policy.rules(), &[0, 1], 8).unwrap();
+        assert_eq!(
+            (both, tables.intervals.len()),
+            (
+                IntervalList {
+                    start: 1,
+                    length: 2
+                },
+                3
+            )
+        );
+        lists.steps = limits::COMPILE_STEPS;
+        assert_eq!(
+            lists.own(&mut tables, policy.rules(), &[0, 1], 9),
+            Err(Full::Steps)
+        );
     }
 }

@@ -34,7 +34,12 @@ impl CompiledPolicy {
         tables.policies.push(EffectivePolicy::default());
         let assigned = HashMap::from([(EffectivePolicy::default(), 0)]);
         let rules = policy.rules.iter().map(|rule| rule.name.clone()).collect();
-        Ok(Self { tables, principals, assigned, rules })
+        Ok(Self {
+            tables,
+            principals,
+            assigned,
+            rules,
+        })
     }
 
     /// The number of the policy that holds for the user: the same for all to whom the same rules
@@ -42,7 +47,10 @@ impl CompiledPolicy {
     pub fn assign(&mut self, subject: &Subject) -> Result<u32, CompileError> {
         let members = self.principals.including(subject);
         if members.len() > limits::PRINCIPALS_PER_POLICY {
-            return Err(CompileError::TooManyPrincipals { user: subject.user.clone(), found: members.len() });
+            return Err(CompileError::TooManyPrincipals {
+                user: subject.user.clone(),
+                found: members.len(),
+            });
         }
         let mut policy = EffectivePolicy::default();
         for (slot, principal) in policy.principals.iter_mut().zip(members) {
@@ -55,7 +63,9 @@ impl CompiledPolicy {
         }
         let number = self.tables.policies.len();
         if number > limits::EFFECTIVE_POLICIES {
-            return Err(CompileError::TooManyPolicies { user: subject.user.clone() });
+            return Err(CompileError::TooManyPolicies {
+                user: subject.user.clone(),
+            });
         }
         let number = index(number);
         self.tables.policies.push(policy);

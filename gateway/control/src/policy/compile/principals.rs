@@ -49,9 +49,16 @@ impl Principals {
 
     /// The numbers that mean this user, ascending.
     pub(super) fn including(&self, subject: &Subject) -> Vec<u32> {
-        let groups = subject.groups.iter().map(|group| Principal::Group(group.clone()));
-        let all = [Principal::Everyone, Principal::User(subject.user.clone())].into_iter().chain(groups);
-        let mut numbers: Vec<u32> = all.filter_map(|principal| self.numbers.get(&principal).copied()).collect();
+        let groups = subject
+            .groups
+            .iter()
+            .map(|group| Principal::Group(group.clone()));
+        let all = [Principal::Everyone, Principal::User(subject.user.clone())]
+            .into_iter()
+            .chain(groups);
+        let mut numbers: Vec<u32> = all
+            .filter_map(|principal| self.numbers.get(&principal).copied())
+            .collect();
         numbers.sort_unstable();
         numbers.dedup();
         numbers

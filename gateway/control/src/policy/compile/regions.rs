@@ -10,7 +10,9 @@ use super::principals::Principals;
 use crate::policy::limits;
 use crate::policy::outcome::side;
 use crate::policy::rule::{Policy, Rule};
-use crate::policy::tables::{Family, GrantKey, IntervalList, NO_REGION, PrefixEntry, Region, Tables, bit};
+use crate::policy::tables::{
+    Family, GrantKey, IntervalList, NO_REGION, PrefixEntry, Region, Tables, bit,
+};
 
 pub(super) fn compile(policy: &Policy, principals: &Principals) -> Result<Tables, CompileError> {
     let mut builder = Builder {
@@ -23,14 +25,21 @@ pub(super) fn compile(policy: &Policy, principals: &Principals) -> Result<Tables
     };
     for direction in Direction::ALL {
         let mut entries: Vec<(IpNet, u32)> = Vec::new();
-        for (number, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.direction == direction) {
+        for (number, rule) in policy
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.direction == direction)
+        {
             entries.extend(rule.prefixes.iter().map(|prefix| (*prefix, index(number))));
         }
         // By family, address, length: what covers a prefix comes before it.
         entries.sort_unstable();
         entries.dedup();
         for same in entries.chunk_by(|a, b| a.0 == b.0) {
-            let Some((net, _)) = same.first() else { continue };
+            let Some((net, _)) = same.first() else {
+                continue;
+            };
             let rules: Vec<u32> = same.iter().map(|(_, rule)| *rule).collect();
             builder.region(direction, *net, &rules)?;
         }
@@ -60,37 +69,71 @@ struct Step {
 
 impl Builder<'_> {
     /// Adds the region of a prefix. `rules` are those that name it, ascending.
-    fn region(&mut self, direction: Direction, net: IpNet, rules: &[u32]) -> Result<(), CompileError> {
-        while self.path.last().is_some_and(|step| !step.net.contains(&net)) {
+    fn region(
+        &mut self,
+        direction: Direction,
+        net: IpNet,
+        rules: &[u32],
+    ) -> Result<(), CompileError> {
+        while self
+            .path
+            .last()
+            .is_some_and(|step| !step.net.contains(&net))
+        {
             self.leave();
         }
         let region = index(self.tables.regions.len());
-        let (parent, around) = self.path.last().map_or((NO_REGION, 0), |step| (step.region, step.covering));
+        let (parent, around) = self
+            .path
+            .last()
+            .map_or((NO_REGION, 0), |step| (step.region, step.covering));
         let mut pairs: Vec<(u32, u32)> = Vec::new();
         for &rule in rules {
-            pairs.extend(self.principals.of_rule(rule as usize).iter().map(|principal| (*principal, rule)));
+            pairs.extend(
+                self.principals
+                    .of_rule(rule as usize)
+                    .iter()
+                    .map(|principal| (*principal, rule)),
+            );
         }
         pairs.sort_unstable();
         let mut own = 0;
         let mut granted = Vec::new();
         for same in pairs.chunk_by(|a, b| a.0 == b.0) {
-            let Some(&(principal, first_rule)) = same.first() else { continue };
+            let Some(&(principal, first_rule)) = same.first() else {
+                continue;
+            };
             let numbers: Vec<u32> = same.iter().map(|(_, rule)| *rule).collect();
             let list = self
                 .list(principal, &numbers, net.prefix_len())
                 .map_err(|full| self.refusal(full, net, first_rule))?;
             if self.tables.grants.len() >= limits::GRANTS {
-                return Err(CompileError::TooManyGrants { prefix: net, rule: self.rule_name(first_rule) });
+                return Err(CompileError::TooManyGrants {
+                    prefix: net,
+                    rule: self.rule_name(first_rule),
+                });
             }
-            self.tables.grants.insert(GrantKey { region, principal }, list);
+            self.tables
+                .grants
+                .insert(GrantKey { region, principal }, list);
             own |= bit(principal);
             granted.push(principal);
         }
         let covering = around | own;
-        self.tables.regions.push(Region { own, covering, parent, pad: 0 });
+        self.tables.regions.push(Region {
+            own,
+            covering,
+            parent,
+            pad: 0,
+        });
         let family = Family::of(net.addr());
         self.tables.prefixes[side(direction)][family as usize].push(PrefixEntry::new(net, region));
-        self.path.push(Step { net, region, covering, granted });
+        self.path.push(Step {
+            net,
+            region,
+            covering,
+            granted,
+        });
         Ok(())
     }
 
@@ -100,7 +143,9 @@ impl Builder<'_> {
         if self.current.len() <= slot {
             self.current.resize_with(slot + 1, Vec::new);
         }
-        let own = self.lists.own(&mut self.tables, self.rules, rules, length)?;
+        let own = self
+            .lists
+            .own(&mut self.tables, self.rules, rules, length)?;
         let list = match self.current[slot].last() {
             Some(around) => self.lists.within(&mut self.tables, *around, own)?,
             None => own,
@@ -134,6 +179,8 @@ impl Builder<'_> {
     }
 
     fn rule_name(&self, rule: u32) -> String {
-        self.rules.get(rule as usize).map_or_else(String::new, |rule| rule.name.clone())
+        self.rules
+            .get(rule as usize)
+            .map_or_else(String::new, |rule| rule.name.clone())
     }
 }

@@ -30,12 +30,22 @@ impl<T> Field<T> {
 
 impl<'t> Fields<'t> {
     pub(super) fn text(&self, document: &mut Document<'_>, key: &'static str) -> Field<&'t str> {
-        let Some(value) = self.table.get(key) else { return Field::Absent };
+        let Some(value) = self.table.get(key) else {
+            return Field::Absent;
+        };
         match value.get_ref().as_str() {
             Some(text) => Field::Good(text),
             None => {
                 let found = kind(value.get_ref());
-                self.problem(document, value, Fault::WrongType { key, expected: "a string", found });
+                self.problem(
+                    document,
+                    value,
+                    Fault::WrongType {
+                        key,
+                        expected: "a string",
+                        found,
+                    },
+                );
                 Field::Bad
             }
         }
@@ -72,29 +82,54 @@ impl<'t> Fields<'t> {
         if_empty: &'static str,
         read: impl Fn(&str) -> Result<T, Fault>,
     ) -> Field<Vec<T>> {
-        let Some(value) = self.table.get(key) else { return Field::Absent };
+        let Some(value) = self.table.get(key) else {
+            return Field::Absent;
+        };
         let expected = "a list of strings";
         let DeValue::Array(entries) = value.get_ref() else {
             let found = kind(value.get_ref());
-            self.problem(document, value, Fault::WrongType { key, expected, found });
+            self.problem(
+                document,
+                value,
+                Fault::WrongType {
+                    key,
+                    expected,
+                    found,
+                },
+            );
             return Field::Bad;
         };
         if entries.is_empty() {
-            self.problem(document, value, Fault::Empty { key, advice: if_empty });
+            self.problem(
+                document,
+                value,
+                Fault::Empty {
+                    key,
+                    advice: if_empty,
+                },
+            );
             return Field::Bad;
         }
         let mut list = Vec::with_capacity(entries.len());
         for entry in entries.iter() {
             let read = match entry.get_ref().as_str() {
                 Some(text) => read(text),
-                None => Err(Fault::WrongType { key, expected, found: kind(entry.get_ref()) }),
+                None => Err(Fault::WrongType {
+                    key,
+                    expected,
+                    found: kind(entry.get_ref()),
+                }),
             };
             match read {
                 Ok(item) => list.push(item),
                 Err(fault) => self.problem(document, entry, fault),
             }
         }
-        if list.len() == entries.len() { Field::Good(list) } else { Field::Bad }
+        if list.len() == entries.len() {
+            Field::Good(list)
+        } else {
+            Field::Bad
+        }
     }
 
     pub(super) fn problem<V>(&self, document: &mut Document<'_>, at: &Spanned<V>, fault: Fault) {

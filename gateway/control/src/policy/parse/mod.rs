@@ -20,15 +20,21 @@ impl Policy {
     /// those in a rule that is not even TOML, where they would be guesses.
     pub fn parse(text: &str) -> Result<Self, Problems> {
         if text.len() > limits::FILE_BYTES {
-            return Err(Problems(vec![Problem { line: 1, rule: None, fault: Fault::TooLarge }]));
+            return Err(Problems(vec![Problem {
+                line: 1,
+                rule: None,
+                fault: Fault::TooLarge,
+            }]));
         }
         let lines = Lines::of(text);
         let (document, errors) = DeTable::parse_recoverable(text);
         let mut problems = Vec::new();
         let rules = Document::new(&lines, &mut problems).read(document.get_ref());
         if !errors.is_empty() {
-            let broken: Vec<usize> =
-                errors.iter().map(|error| lines.at(error.span().map_or(0, |span| span.start))).collect();
+            let broken: Vec<usize> = errors
+                .iter()
+                .map(|error| lines.at(error.span().map_or(0, |span| span.start)))
+                .collect();
             forget_guesses(&mut problems, document.get_ref(), &lines, &broken);
             problems.extend(broken.iter().zip(&errors).map(|(&line, error)| Problem {
                 line,
@@ -45,9 +51,17 @@ impl Policy {
 }
 
 /// Drops the problems of those rules (and of what is before the first) that hold a broken line.
-fn forget_guesses(problems: &mut Vec<Problem>, document: &DeTable<'_>, lines: &Lines, broken: &[usize]) {
+fn forget_guesses(
+    problems: &mut Vec<Problem>,
+    document: &DeTable<'_>,
+    lines: &Lines,
+    broken: &[usize],
+) {
     let mut starts: Vec<usize> = match document.get("rule").map(Spanned::get_ref) {
-        Some(DeValue::Array(rules)) => rules.iter().map(|rule| lines.at(rule.span().start)).collect(),
+        Some(DeValue::Array(rules)) => rules
+            .iter()
+            .map(|rule| lines.at(rule.span().start))
+            .collect(),
         _ => Vec::new(),
     };
     starts.sort_unstable();
@@ -68,7 +82,13 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn new(lines: &'a Lines, problems: &'a mut Vec<Problem>) -> Self {
-        Self { lines, problems, names: HashMap::new(), prefixes: HashSet::new(), prefixes_full: false }
+        Self {
+            lines,
+            problems,
+            names: HashMap::new(),
+            prefixes: HashSet::new(),
+            prefixes_full: false,
+        }
     }
 
     fn read(mut self, document: &DeTable<'_>) -> Vec<Rule> {
@@ -77,7 +97,14 @@ impl<'a> Document<'a> {
             if key.get_ref() != "rule" {
                 let key_name = key.get_ref().clone().into_owned();
                 let expected = "a policy is a list of [[rule]]";
-                self.problem(key.span(), None, Fault::UnknownKey { key: key_name, expected });
+                self.problem(
+                    key.span(),
+                    None,
+                    Fault::UnknownKey {
+                        key: key_name,
+                        expected,
+                    },
+                );
                 continue;
             }
             let DeValue::Array(entries) = value.get_ref() else {
@@ -85,7 +112,11 @@ impl<'a> Document<'a> {
                 self.problem(
                     value.span(),
                     None,
-                    Fault::WrongType { key: "rule", expected: "a list of tables: write [[rule]]", found },
+                    Fault::WrongType {
+                        key: "rule",
+                        expected: "a list of tables: write [[rule]]",
+                        found,
+                    },
                 );
                 continue;
             };
@@ -101,7 +132,11 @@ impl<'a> Document<'a> {
 
     /// Notes a problem at this place of the file.
     fn problem(&mut self, at: Range<usize>, rule: Option<&str>, fault: Fault) {
-        self.problems.push(Problem { line: self.lines.at(at.start), rule: rule.map(str::to_owned), fault });
+        self.problems.push(Problem {
+            line: self.lines.at(at.start),
+            rule: rule.map(str::to_owned),
+            fault,
+        });
     }
 }
 

@@ -19,8 +19,13 @@ pub(super) struct Area {
 
 /// The areas of one direction, by family, address and length.
 pub(super) fn areas(compiled: &CompiledPolicy, policy: u32, direction: Direction) -> Vec<Area> {
-    let Some(policy) = compiled.tables().policies().get(policy as usize) else { return Vec::new() };
-    Family::ALL.into_iter().flat_map(|family| of_family(compiled, policy, direction, family)).collect()
+    let Some(policy) = compiled.tables().policies().get(policy as usize) else {
+        return Vec::new();
+    };
+    Family::ALL
+        .into_iter()
+        .flat_map(|family| of_family(compiled, policy, direction, family))
+        .collect()
 }
 
 type Lists = [Option<IntervalList>; limits::PRINCIPALS_PER_POLICY];
@@ -35,21 +40,34 @@ fn of_family(
     let mut areas = Vec::new();
     let mut path: Vec<(IpNet, Lists)> = Vec::new();
     for entry in tables.prefixes(direction, family) {
-        let own = tables.regions().get(entry.region as usize).map_or(0, |region| region.own);
+        let own = tables
+            .regions()
+            .get(entry.region as usize)
+            .map_or(0, |region| region.own);
         if own & policy.mask == 0 {
             continue;
         }
-        let Some(net) = entry.net(family) else { continue };
-        while path.last().is_some_and(|(around, _)| !around.contains(&net)) {
+        let Some(net) = entry.net(family) else {
+            continue;
+        };
+        while path
+            .last()
+            .is_some_and(|(around, _)| !around.contains(&net))
+        {
             path.pop();
         }
-        let mut lists = path.last().map_or([None; limits::PRINCIPALS_PER_POLICY], |(_, lists)| *lists);
+        let mut lists = path
+            .last()
+            .map_or([None; limits::PRINCIPALS_PER_POLICY], |(_, lists)| *lists);
         let mut any = false;
         for (list, (_, principal)) in lists.iter_mut().zip(members(policy)) {
             if own & bit(principal) == 0 {
                 continue;
             }
-            if let Some(grant) = tables.grants().get(&GrantKey { region: entry.region, principal }) {
+            if let Some(grant) = tables.grants().get(&GrantKey {
+                region: entry.region,
+                principal,
+            }) {
                 *list = Some(*grant);
                 any = true;
             }
@@ -57,10 +75,9 @@ fn of_family(
         if !any {
             continue;
         }
-        let stretches = lists
-            .iter()
-            .flatten()
-            .fold(Vec::new(), |all, list| span::merge(all, tables.stretches(*list).collect::<Vec<_>>()));
+        let stretches = lists.iter().flatten().fold(Vec::new(), |all, list| {
+            span::merge(all, tables.stretches(*list).collect::<Vec<_>>())
+        });
         areas.push(Area { net, stretches });
         path.push((net, lists));
     }

@@ -15,7 +15,10 @@ pub(super) fn outline<T: PartialEq>(nested: impl IntoIterator<Item = (IpNet, T)>
     let mut entries: Vec<Entry<T>> = Vec::new();
     let mut path: Vec<usize> = Vec::new();
     for (net, value) in nested {
-        while path.last().is_some_and(|around| !entries[*around].net.contains(&net)) {
+        while path
+            .last()
+            .is_some_and(|around| !entries[*around].net.contains(&net))
+        {
             path.pop();
         }
         if let Some(&around) = path.last() {
@@ -25,7 +28,11 @@ pub(super) fn outline<T: PartialEq>(nested: impl IntoIterator<Item = (IpNet, T)>
             entries[around].except.push(net);
         }
         path.push(entries.len());
-        entries.push(Entry { net, except: Vec::new(), value });
+        entries.push(Entry {
+            net,
+            except: Vec::new(),
+            value,
+        });
     }
     entries
 }
@@ -36,11 +43,24 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_told() {
-        let nested = [("10.0.0.0/8", 1), ("10.1.0.0/16", 1), ("10.1.1.0/24", 2), ("10.1.1.1/32", 1), ("11.0.0.0/8", 1)];
-        let told: Vec<(String, Vec<String>, i32)> = outline(nested.map(|(net, value)| (net.parse().unwrap(), value)))
-            .into_iter()
-            .map(|entry| (entry.net.to_string(), entry.except.iter().map(IpNet::to_string).collect(), entry.value))
-            .collect();
+        let nested = [
+            ("10.0.0.0/8", 1),
+            ("10.1.0.0/16", 1),
+            ("10.1.1.0/24", 2),
+            ("10.1.1.1/32", 1),
+            ("11.0.0.0/8", 1),
+        ];
+        let told: Vec<(String, Vec<String>, i32)> =
+            outline(nested.map(|(net, value)| (net.parse().unwrap(), value)))
+                .into_iter()
+                .map(|entry| {
+                    (
+                        entry.net.to_string(),
+                        entry.except.iter().map(IpNet::to_string).collect(),
+                        entry.value,
+                    )
+                })
+                .collect();
         let strings = |nets: &[&str]| nets.iter().map(|net| (*net).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             told,

@@ -34,9 +34,15 @@ pub fn reach(compiled: &CompiledPolicy, policy: u32) -> Vec<Reach> {
             let mut told: Vec<(RuleOutcome, Vec<PortSpan>)> = Vec::new();
             for stretch in area.stretches {
                 let outcome = RuleOutcome::from(stretch.outcome);
-                let span = PortSpan { first: stretch.first, last: stretch.last };
+                let span = PortSpan {
+                    first: stretch.first,
+                    last: stretch.last,
+                };
                 match told.iter_mut().find(|(known, _)| *known == outcome) {
-                    Some((_, spans)) => spans.push(span),
+                    Some((_, spans)) => match spans.last_mut() {
+                        Some(before) if before.last + 1 == span.first => before.last = span.last,
+                        _ => spans.push(span),
+                    },
                     None => told.push((outcome, vec![span])),
                 }
             }
@@ -44,7 +50,13 @@ pub fn reach(compiled: &CompiledPolicy, policy: u32) -> Vec<Reach> {
         });
         for entry in outline(nested) {
             for (outcome, ports) in entry.value {
-                lines.push(Reach { direction, remote: entry.net, except: entry.except.clone(), ports, outcome });
+                lines.push(Reach {
+                    direction,
+                    remote: entry.net,
+                    except: entry.except.clone(),
+                    ports,
+                    outcome,
+                });
             }
         }
     }
