@@ -14,57 +14,70 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// What kind of packet it is, beyond its addresses and ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// TCP, UDP, or a protocol without ports.
-    Plain,
-    /// ICMP echo request: the identifier is the source port.
-    EchoRequest,
-    /// ICMP echo reply: the identifier is the destination port.
-    EchoReply,
-}
-
-/// The TCP flags that matter to a flow.
+/// What kind of packet it is, in one word: the kernel's verifier then has one unknown to follow, not
+/// the product of all fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags(pub u8);
+pub struct Traits(pub u32);
 
-impl TcpFlags {
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
+impl Traits {
+    /// ICMP echo request: the identifier is the source port.
+    pub const ECHO_REQUEST: u32 = 1 << 16;
+    /// ICMP echo reply: the identifier is the destination port.
+    pub const ECHO_REPLY: u32 = 1 << 17;
+    /// The first fragment of a datagram, transport header and all.
+    pub const FIRST_FRAGMENT: u32 = 1 << 18;
+    /// A later fragment: ports are 0.
+    pub const LATER_FRAGMENT: u32 = 1 << 19;
+    /// Stands for an ICMP error.
+    pub const ERROR: u32 = 1 << 20;
 
-    /// The packet asks for a new connection.
+    const FIN: u32 = 1 << 8;
+    const SYN: u32 = 2 << 8;
+    const RST: u32 = 4 << 8;
+    const ACK: u32 = 16 << 8;
+
+    /// A whole packet of this protocol, with these TCP flags.
+    #[inline(always)]
+    pub const fn new(protocol: u8, tcp_flags: u8) -> Self {
+        Self(protocol as u32 | (tcp_flags as u32) << 8)
+    }
+
+    /// The same and this.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, bit: u32) -> Self {
+        Self(self.0 | bit)
+    }
+
+    /// Whether this is among them.
+    #[inline(always)]
+    pub const fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// TCP: the packet asks for a new connection.
     #[inline(always)]
     pub const fn opens(self) -> bool {
         self.0 & (Self::SYN | Self::ACK) == Self::SYN
     }
 
-    /// The packet ends a connection, or half of one.
+    /// TCP: the packet ends a connection, or half of one.
     #[inline(always)]
     pub const fn closes(self) -> bool {
         self.0 & (Self::FIN | Self::RST) != 0
     }
 }
 
-/// How a packet is part of a larger datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Fragment {
-    /// It is the whole datagram.
-    Whole,
-    /// It is the first fragment: transport header and all.
-    First,
-    /// It is a later fragment: ports are 0.
-    Later,
-}
-
 /// A well-formed packet.
 ///
-/// An ICMP error stands for a reply to the packet it quotes: source, destination, ports, protocol
-/// and kind are those of such a reply, and `error_from` is who sent it.
+/// An ICMP error stands for a reply to the packet it quotes: source, destination, ports and traits are
+/// those of such a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<A> {
     /// Source address.
@@ -75,18 +88,12 @@ pub struct Packet<A> {
     pub source_port: u16,
     /// Destination port in host order; 0 where there is none.
     pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// TCP flags; none for other protocols.
-    pub tcp: TcpFlags,
-    /// Echo or not.
-    pub kind: Kind,
-    /// Part of a datagram, or whole.
-    pub fragment: Fragment,
+    /// Protocol, and what else is special about it.
+    pub traits: Traits,
     /// The datagram's identification, where it is fragmented.
     pub fragment_id: u32,
-    /// Sender of the ICMP error that this packet stands for.
-    pub error_from: Option<A>,
+    /// Who sent it: the source, or the sender of the ICMP error that this packet stands for.
+    pub sender: A,
 }
 
 impl<A: Copy> Packet<A> {
@@ -99,18 +106,14 @@ impl<A: Copy> Packet<A> {
         } else {
             (self.destination, self.source, self.destination_port, self.source_port)
         };
-        let remote_asks = match self.kind {
-            Kind::Plain => false,
-            Kind::EchoRequest => !from_peer,
-            Kind::EchoReply => from_peer,
-        };
+        let asking = if from_peer { Traits::ECHO_REPLY } else { Traits::ECHO_REQUEST };
         FlowKey {
             peer,
             remote,
             peer_port,
             remote_port,
-            protocol: self.protocol,
-            remote_asks: remote_asks as u8,
+            protocol: self.traits.protocol(),
+            remote_asks: self.traits.has(asking) as u8,
             pad: 0,
         }
     }

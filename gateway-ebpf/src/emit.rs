@@ -35,6 +35,9 @@ pub(crate) fn dropped<A: Address>(
         return;
     }
     window.sent += 1;
+    let Some(mut entry) = maps::event() else {
+        return;
+    };
     let mut event = Event {
         time: now,
         source: AddressV6([0; 4]),
@@ -53,7 +56,8 @@ pub(crate) fn dropped<A: Address>(
         event.destination = packet.destination.mapped();
         event.source_port = packet.source_port;
         event.destination_port = packet.destination_port;
-        event.protocol = packet.protocol;
+        event.protocol = packet.traits.protocol();
     }
-    maps::send(&event);
+    entry.write(event);
+    entry.submit(0);
 }

@@ -4,9 +4,9 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie, ring_buf::RingBufEntry},
 };
 use gateway_common::abi::{
     self, AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerKey, PeerState,
@@ -143,7 +143,8 @@ fn read_flow(value: *const FlowState) -> FlowState {
         opener: read!(value, opener),
         flags: read!(value, flags),
         level: read!(value, level),
-        pad: [0; 5],
+        pad: 0,
+        pad2: 0,
     };
     flow.check = read!(value, check);
     flow
@@ -207,11 +208,10 @@ pub(crate) fn event_window() -> Option<*mut EventWindow> {
     EVENT_WINDOW.get_ptr_mut(0)
 }
 
+/// Room for one event, where the buffer has any; what is lost for want of it is counted all the same.
 #[inline(always)]
-pub(crate) fn send(event: &Event) {
-    // A full buffer loses the event, not the count. The reader polls: waking it for every event is
-    // what an attacker would like.
-    let _ = EVENTS.output::<Event>(event, u64::from(BPF_RB_NO_WAKEUP) & 0);
+pub(crate) fn event() -> Option<RingBufEntry<Event>> {
+    EVENTS.reserve::<Event>(0)
 }
 
 /// Keeps the maps that only userspace uses in the object.

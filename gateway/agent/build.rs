@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     println!("cargo::rerun-if-changed={}", object.display());
     match object.canonicalize() {
         Ok(object) => {
-            println!("cargo::rustc-env=PORTCULLIS_BPF_OBJECT={}", object.display());
+            println!(
+                "cargo::rustc-env=PORTCULLIS_BPF_OBJECT={}",
+                object.display()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -4,7 +4,7 @@ use super::Grant;
 use crate::{
     abi::{Direction, FlowState, PeerState, Settings},
     clock::SECOND,
-    packet::{TcpFlags, protocol},
+    packet::{Traits, protocol},
 };
 
 /// How long a flow with these flags is remembered after a packet, in nanoseconds (RFC 5382 REQ-5 and
@@ -38,21 +38,21 @@ pub(super) fn cached(flow: &FlowState, peer: &PeerState, settings: &Settings, gr
 /// Takes a passed packet into account; returns whether the entry is worth writing. Expiry moves only
 /// when an eighth of the timeout has gone, so that most packets write nothing.
 #[inline(always)]
-pub(super) fn refresh(flow: &mut FlowState, direction: Direction, protocol: u8, tcp: TcpFlags, now: u64) -> bool {
+pub(super) fn refresh(flow: &mut FlowState, direction: Direction, traits: Traits, now: u64) -> bool {
     let seen = match direction {
         Direction::FromPeer => FlowState::SEEN_FROM_PEER,
         Direction::ToPeer => FlowState::SEEN_TO_PEER,
     };
     let before = flow.flags;
     let mut flags = before | seen;
-    if protocol == protocol::TCP {
-        if tcp.closes() {
+    if traits.protocol() == protocol::TCP {
+        if traits.closes() {
             flags |= FlowState::CLOSING;
-        } else if tcp.opens() && flow.opener == direction as u8 {
+        } else if traits.opens() && flow.opener == direction as u8 {
             flags = (before & FlowState::NO_SESSION) | seen;
         }
     }
-    let timeout = timeout(protocol, flags);
+    let timeout = timeout(traits.protocol(), flags);
     let remaining = flow.expires.saturating_sub(now);
     if flags == before && remaining >= timeout - timeout / 8 && remaining <= timeout {
         return false;

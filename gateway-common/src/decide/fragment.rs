@@ -19,7 +19,7 @@ fn key<A: Address>(direction: Direction, packet: &Packet<A>) -> FragmentKey {
         source: packet.source.mapped(),
         destination: packet.destination.mapped(),
         id: packet.fragment_id,
-        protocol: if size_of::<A>() == 4 { packet.protocol } else { IPV6_FRAGMENT },
+        protocol: if size_of::<A>() == 4 { packet.traits.protocol() } else { IPV6_FRAGMENT },
         direction: direction as u8,
         pad: 0,
     }

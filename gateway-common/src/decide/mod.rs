@@ -20,7 +20,7 @@ pub use tables::{Requirement, Tables, gate};
 use crate::{
     abi::{Address, Check, Direction, FlowKey, FlowState, Level, NO_PEER, PeerState, ServiceKey, Settings},
     clock,
-    packet::{Fragment, Kind, Packet},
+    packet::{Packet, Traits},
     verdict::{Reason, Verdict},
 };
 
@@ -44,7 +44,7 @@ where
     let Some(settings) = tables.settings() else {
         return Decision { reason: Reason::MissingState, peer: NO_PEER };
     };
-    if matches!(packet.fragment, Fragment::Later) {
+    if packet.traits.has(Traits::LATER_FRAGMENT) {
         return fragment::later(tables, &settings, direction, packet, now);
     }
     let key = packet.flow_key(direction);
@@ -61,7 +61,7 @@ where
         let retry = matches!(reason.verdict(), Verdict::Drop)
             && matches!(direction, Direction::FromPeer)
             && flow.opener != direction as u8
-            && packet.error_from.is_none();
+            && !packet.traits.has(Traits::ERROR);
         if !retry {
             return Decision { reason, peer: flow.peer };
         }
@@ -103,11 +103,10 @@ where
     FlowKey<A>: Check,
 {
     let &Attempt { settings, direction, packet, now, index, peer } = attempt;
-    if let Some(sender) = packet.error_from {
-        // From the peer, only the peer itself may report on its flows; a router may report to it.
-        if matches!(direction, Direction::FromPeer) && sender != packet.source {
-            return Reason::IcmpErrorWithoutFlow;
-        }
+    let error = packet.traits.has(Traits::ERROR);
+    // From the peer, only the peer itself may report on its flows; a router may report to it.
+    if error && matches!(direction, Direction::FromPeer) && packet.sender != packet.source {
+        return Reason::IcmpErrorWithoutFlow;
     }
     let mut next = *flow;
     let reason = if flow.generation == peer.generation && flow.epoch == settings.epoch {
@@ -131,12 +130,12 @@ where
             Err(reason) => return reason,
         }
     };
-    if packet.error_from.is_none() {
-        let changed = flow::refresh(&mut next, direction, packet.protocol, packet.tcp, now);
+    if !error {
+        let changed = flow::refresh(&mut next, direction, packet.traits, now);
         if changed || next.generation != flow.generation || next.epoch != flow.epoch {
             tables.store_flow(key, &next);
         }
-        if matches!(packet.fragment, Fragment::First) {
+        if packet.traits.has(Traits::FIRST_FRAGMENT) {
             fragment::remember(tables, direction, packet, &next, now);
         }
     }
@@ -163,7 +162,7 @@ where
         return Decision { reason: Reason::UnknownPeer, peer: NO_PEER };
     };
     let decision = |reason| Decision { reason, peer: index };
-    if packet.error_from.is_some() {
+    if packet.traits.has(Traits::ERROR) {
         return decision(Reason::IcmpErrorWithoutFlow);
     }
     if packet.source.is_martian() {
@@ -173,7 +172,7 @@ where
         return decision(Reason::MissingState);
     };
     // An answer opens nothing, whichever way it goes.
-    if matches!(packet.kind, Kind::EchoReply) {
+    if packet.traits.has(Traits::ECHO_REPLY) {
         return decision(Reason::Unsolicited);
     }
     let grant = match authorise(tables, settings, direction, key, &peer, now) {
@@ -188,9 +187,9 @@ where
         ..FlowState::default()
     };
     let mut flow = flow::cached(&blank, &peer, settings, grant);
-    flow::refresh(&mut flow, direction, packet.protocol, packet.tcp, now);
+    flow::refresh(&mut flow, direction, packet.traits, now);
     tables.store_flow(key, &flow);
-    if matches!(packet.fragment, Fragment::First) {
+    if packet.traits.has(Traits::FIRST_FRAGMENT) {
         fragment::remember(tables, direction, packet, &flow, now);
     }
     touch(tables, direction, index, &peer, now);

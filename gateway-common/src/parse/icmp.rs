@@ -1,7 +1,7 @@
 //! ICMP types (RFC 792, RFC 4443).
 
 use super::transport::Transport;
-use crate::packet::Kind;
+use crate::packet::Traits;
 
 /// What the gate does with an ICMP type.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,25 +40,23 @@ pub(super) fn classify<A>(number: u8) -> Type {
 
 /// The identifier is the port of whoever asks.
 #[inline(always)]
-pub(super) fn echo(of: Type, id: u16) -> Transport {
+pub(super) fn echo(of: Type, protocol: u8, id: u16) -> Transport {
+    let traits = Traits::new(protocol, 0);
     if matches!(of, Type::EchoRequest) {
-        Transport { source_port: id, kind: Kind::EchoRequest, ..Transport::NONE }
+        Transport { source_port: id, destination_port: 0, traits: traits.with(Traits::ECHO_REQUEST) }
     } else {
-        Transport { destination_port: id, kind: Kind::EchoReply, ..Transport::NONE }
+        Transport { source_port: 0, destination_port: id, traits: traits.with(Traits::ECHO_REPLY) }
     }
 }
 
-/// The reply to what was quoted.
+/// The error as a reply to what it quotes.
 #[inline(always)]
 pub(super) fn reply_to(quoted: Transport) -> Transport {
+    const ECHO: u32 = Traits::ECHO_REQUEST | Traits::ECHO_REPLY;
+    let swapped = if quoted.traits.has(ECHO) { quoted.traits.0 ^ ECHO } else { quoted.traits.0 };
     Transport {
         source_port: quoted.destination_port,
         destination_port: quoted.source_port,
-        tcp: quoted.tcp,
-        kind: match quoted.kind {
-            Kind::Plain => Kind::Plain,
-            Kind::EchoRequest => Kind::EchoReply,
-            Kind::EchoReply => Kind::EchoRequest,
-        },
+        traits: Traits(swapped).with(Traits::ERROR),
     }
 }

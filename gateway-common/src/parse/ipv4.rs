@@ -1,12 +1,12 @@
 //! IPv4 (RFC 791).
 
 use super::{
-    Bytes, byte, half, icmp,
+    Bytes, Fragment, byte, half, icmp,
     transport::{self, Payload, Transport},
 };
 use crate::{
     abi::AddressV4,
-    packet::{Fragment, Packet, protocol},
+    packet::{Packet, protocol},
     verdict::Reason,
 };
 
@@ -30,13 +30,13 @@ pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV4>, Reason> {
     let fragment = fragment(half(header[1], 1), end - header_length)?;
     if header_length == HEADER && matches!(fragment, Fragment::Whole) {
         let payload = transport::parse::<B, AddressV4, true>(bytes, HEADER, end, protocol)?;
-        return finish(bytes, &header, HEADER, end, protocol, fragment, payload);
+        return finish(bytes, &header, HEADER, end, fragment, payload);
     }
     if header_length != HEADER {
         options(bytes, header_length)?;
     }
     let payload = if matches!(fragment, Fragment::Later) {
-        Payload::Transport(Transport::NONE)
+        Payload::Transport(Transport::without_ports(protocol))
     } else {
         match transport::parse::<B, AddressV4, false>(bytes, header_length, end, protocol) {
             // RFC 1858: a first fragment too short for its header evades filters that go by it.
@@ -44,7 +44,7 @@ pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV4>, Reason> {
             payload => payload?,
         }
     };
-    finish(bytes, &header, header_length, end, protocol, fragment, payload)
+    finish(bytes, &header, header_length, end, fragment, payload)
 }
 
 #[inline(always)]
@@ -53,7 +53,6 @@ fn finish<B: Bytes>(
     header: &[u32; 5],
     header_length: u32,
     end: u32,
-    protocol: u8,
     fragment: Fragment,
     payload: Payload,
 ) -> Result<Packet<AddressV4>, Reason> {
@@ -73,12 +72,9 @@ fn finish<B: Bytes>(
         destination: AddressV4(destination),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        protocol,
-        tcp: transport.tcp,
-        kind: transport.kind,
-        fragment,
+        traits: fragment.mark(transport.traits),
         fragment_id: u32::from(half(id, 0)),
-        error_from: None,
+        sender: AddressV4(source),
     })
 }
 
@@ -90,23 +86,25 @@ fn fragment(word: u16, payload: u32) -> Result<Fragment, Reason> {
     super::fragment(offset, more, payload)
 }
 
-/// Walks the options: source routing and nonsense are dropped, the rest is left to the hosts.
+/// Walks the options: source routing and nonsense are dropped, so are more of them than anyone
+/// sends; the rest is left to the hosts.
 #[inline(always)]
 fn options<B: Bytes>(bytes: &B, header_length: u32) -> Result<(), Reason> {
     const END: u8 = 0;
     const NOP: u8 = 1;
     const LSRR: u8 = 131;
     const SSRR: u8 = 137;
-    const LONGEST: u32 = 40;
+    /// Options and no-ops; honest packets have a few.
+    const MOST: u32 = 12;
 
     let mut at = HEADER;
-    for _ in 0..LONGEST {
+    for _ in 0..MOST {
         if at >= header_length {
-            break;
+            return Ok(());
         }
         let kind = option_byte(bytes, at)?;
         match kind {
-            END => break,
+            END => return Ok(()),
             NOP => at += 1,
             LSRR | SSRR => return Err(Reason::SourceRoute),
             _ => {
@@ -121,7 +119,7 @@ fn options<B: Bytes>(bytes: &B, header_length: u32) -> Result<(), Reason> {
             }
         }
     }
-    Ok(())
+    if at < header_length { Err(Reason::BadOptions) } else { Ok(()) }
 }
 
 #[inline(always)]
@@ -172,11 +170,8 @@ fn quoting<B: Bytes>(
         destination: AddressV4(source),
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        protocol,
-        tcp: transport.tcp,
-        kind: transport.kind,
-        fragment: Fragment::Whole,
+        traits: transport.traits,
         fragment_id: 0,
-        error_from: Some(error_from),
+        sender: error_from,
     })
 }

@@ -1,12 +1,12 @@
 //! IPv6 (RFC 8200).
 
 use super::{
-    Bytes, byte, half, icmp,
+    Bytes, Fragment, byte, half, icmp,
     transport::{self, Payload, Transport},
 };
 use crate::{
     abi::AddressV6,
-    packet::{Fragment, Packet, protocol},
+    packet::{Packet, protocol},
     verdict::Reason,
 };
 
@@ -41,7 +41,7 @@ pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV6>, Reason> {
     }
     let chain = walk(bytes, HEADER, end, next)?;
     let payload = if matches!(chain.fragment, Fragment::Later) {
-        Payload::Transport(Transport::NONE)
+        Payload::Transport(Transport::without_ports(chain.protocol))
     } else {
         match transport::parse::<B, AddressV6, false>(bytes, chain.offset, end, chain.protocol) {
             // RFC 7112: the first fragment holds the whole header chain.
@@ -141,12 +141,9 @@ fn finish<B: Bytes>(
         destination,
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        protocol: chain.protocol,
-        tcp: transport.tcp,
-        kind: transport.kind,
-        fragment: chain.fragment,
+        traits: chain.fragment.mark(transport.traits),
         fragment_id: chain.id,
-        error_from: None,
+        sender: source,
     })
 }
 
@@ -197,11 +194,8 @@ fn quoting<B: Bytes>(
         destination: source,
         source_port: transport.source_port,
         destination_port: transport.destination_port,
-        protocol,
-        tcp: transport.tcp,
-        kind: transport.kind,
-        fragment: Fragment::Whole,
+        traits: transport.traits,
         fragment_id: 0,
-        error_from: Some(error_from),
+        sender: error_from,
     })
 }

@@ -11,7 +11,7 @@ mod transport;
 pub use ipv4::parse as ipv4;
 pub use ipv6::parse as ipv6;
 
-use crate::{packet::Fragment, verdict::Reason};
+use crate::{packet::Traits, verdict::Reason};
 
 /// Access to a packet that begins with its IP header.
 pub trait Bytes {
@@ -72,6 +72,25 @@ const fn byte(word: u32, i: usize) -> u8 {
 const fn half(word: u32, i: usize) -> u16 {
     let bytes = word.to_ne_bytes();
     u16::from_be_bytes([bytes[2 * i], bytes[2 * i + 1]])
+}
+
+/// How a packet is part of a larger datagram.
+#[derive(Clone, Copy)]
+enum Fragment {
+    Whole,
+    First,
+    Later,
+}
+
+impl Fragment {
+    #[inline(always)]
+    const fn mark(self, traits: Traits) -> Traits {
+        match self {
+            Self::Whole => traits,
+            Self::First => traits.with(Traits::FIRST_FRAGMENT),
+            Self::Later => traits.with(Traits::LATER_FRAGMENT),
+        }
+    }
 }
 
 /// Bytes of a datagram's payload that no later fragment may begin in: they hold the TCP header, and

@@ -3,7 +3,7 @@
 use super::{Bytes, byte, half, icmp};
 use crate::{
     abi::Address,
-    packet::{Kind, TcpFlags, protocol},
+    packet::{Traits, protocol},
     verdict::Reason,
 };
 
@@ -12,13 +12,15 @@ use crate::{
 pub(super) struct Transport {
     pub(super) source_port: u16,
     pub(super) destination_port: u16,
-    pub(super) tcp: TcpFlags,
-    pub(super) kind: Kind,
+    pub(super) traits: Traits,
 }
 
 impl Transport {
-    pub(super) const NONE: Self =
-        Self { source_port: 0, destination_port: 0, tcp: TcpFlags(0), kind: Kind::Plain };
+    /// Of a protocol without ports, or a later fragment.
+    #[inline(always)]
+    pub(super) const fn without_ports(protocol: u8) -> Self {
+        Self { source_port: 0, destination_port: 0, traits: Traits::new(protocol, 0) }
+    }
 }
 
 /// A transport header, or the ICMP error that begins at this offset.
@@ -51,7 +53,7 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
             if header < TCP_HEADER || header > room {
                 return Err(Reason::BadHeader);
             }
-            Ok(with_ports(ports, TcpFlags(byte(flags, 1))))
+            Ok(Payload::Transport(with_ports(ports, Traits::new(protocol, byte(flags, 1)))))
         }
         protocol::UDP => {
             if room < SHORT_HEADER {
@@ -63,7 +65,7 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
             if length != 0 && u32::from(length) < SHORT_HEADER {
                 return Err(Reason::BadHeader);
             }
-            Ok(with_ports(ports, TcpFlags(0)))
+            Ok(Payload::Transport(with_ports(ports, Traits::new(protocol, 0))))
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if (protocol == protocol::ICMP) != (size_of::<A>() == 4) {
@@ -77,10 +79,10 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
             match icmp::classify::<A>(byte(kind, 0)) {
                 icmp::Type::Error => Ok(Payload::IcmpError),
                 icmp::Type::Other => Err(Reason::IcmpType),
-                echo => Ok(Payload::Transport(icmp::echo(echo, half(id, 0)))),
+                echo => Ok(Payload::Transport(icmp::echo(echo, protocol, half(id, 0)))),
             }
         }
-        _ => Ok(Payload::Transport(Transport::NONE)),
+        _ => Ok(Payload::Transport(Transport::without_ports(protocol))),
     }
 }
 
@@ -90,28 +92,23 @@ pub(super) fn quoted<B: Bytes, A: Address>(bytes: &B, offset: u32, protocol: u8)
     match protocol {
         protocol::TCP | protocol::UDP => {
             let [ports] = bytes.far::<1>(offset).ok_or(Reason::Truncated)?;
-            Ok(Transport { source_port: half(ports, 0), destination_port: half(ports, 1), ..Transport::NONE })
+            Ok(with_ports(ports, Traits::new(protocol, 0)))
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let [kind, id] = bytes.far::<2>(offset).ok_or(Reason::Truncated)?;
             match icmp::classify::<A>(byte(kind, 0)) {
                 // RFC 1122 section 3.2.2: no error about an error.
                 icmp::Type::Error | icmp::Type::Other => Err(Reason::IcmpErrorWithoutFlow),
-                echo => Ok(icmp::echo(echo, half(id, 0))),
+                echo => Ok(icmp::echo(echo, protocol, half(id, 0))),
             }
         }
-        _ => Ok(Transport::NONE),
+        _ => Ok(Transport::without_ports(protocol)),
     }
 }
 
 #[inline(always)]
-fn with_ports(ports: u32, tcp: TcpFlags) -> Payload {
-    Payload::Transport(Transport {
-        source_port: half(ports, 0),
-        destination_port: half(ports, 1),
-        tcp,
-        kind: Kind::Plain,
-    })
+fn with_ports(ports: u32, traits: Traits) -> Transport {
+    Transport { source_port: half(ports, 0), destination_port: half(ports, 1), traits }
 }
 
 #[inline(always)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_proto::v1::{ControlMessage, control_message::Message};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::backoff::Backoff;
+use crate::blocking::blocking;
 use crate::chores::{Chore, Chores};
 use crate::config::{AgentConfig, ConfigError};
 use crate::datapath::{Datapath, DatapathError};
@@ -25,6 +25,8 @@ use crate::wireguard::{Kernel, WireGuard};
 
 /// A stream that lasted this long shows that control works: the next attempt comes soon.
 const STABLE: Duration = Duration::from_secs(10);
+/// Between two attempts to configure an interface that cannot be.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Why the agent cannot start. Once it runs, it goes on whatever happens.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,7 @@ impl Agent {
         let enrolment = Enrolment::load(&self.config.state_dir)?;
         let private_key = identity::load_or_generate(&self.config.state_dir)?;
         let public_key = private_key.public_key();
+        Interface::check(self.link, &self.config.interface).await?;
         let datapath = Datapath::open(&self.config.datapath())?;
         tracing::info!(
             interface = self.config.interface,
@@ -115,6 +118,7 @@ impl Agent {
             chores,
             reporter: Reporter::default(),
             from_scratch: false,
+            trouble: None,
         };
         Ok(runner.run(&enrolment, public_key).await)
     }
@@ -128,6 +132,14 @@ struct Runner {
     reporter: Reporter,
     /// The next hello asks for a snapshot.
     from_scratch: bool,
+    /// What is wrong with the interface, until it is not.
+    trouble: Option<Trouble>,
+}
+
+/// A failure that is tried again, and told once.
+struct Trouble {
+    text: String,
+    retry_at: Instant,
 }
 
 impl Runner {
@@ -229,15 +241,11 @@ impl Runner {
 
     /// What the interface needs after peers or the location changed.
     async fn follow(&mut self, outcome: &Outcome) {
-        let result = if outcome.location_changed {
-            self.interface.configure(&mut self.engine).await
+        if outcome.location_changed {
+            self.configure().await;
         } else if outcome.peers_changed {
-            self.interface.route(&self.engine).await
-        } else {
-            return;
-        };
-        if let Err(error) = result {
-            self.engine.note(error.to_string());
+            let result = self.interface.route(&self.engine).await;
+            self.tell_trouble(result);
         }
     }
 
@@ -245,10 +253,7 @@ impl Runner {
         match chore {
             Chore::Inspect => self.inspect(stream).await,
             Chore::Reconcile => {
-                let result = self.interface.configure(&mut self.engine).await;
-                if let Err(error) = result {
-                    self.engine.note(error.to_string());
-                }
+                self.configure().await;
                 self.reconcile(stream).await
             }
             Chore::Report => {
@@ -275,46 +280,76 @@ impl Runner {
 
     async fn inspect(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {
         match self.interface.inspect(&mut self.engine).await {
-            Ok(Inspected::Sound) => Ok(()),
-            Ok(Inspected::Reattached) => {
-                self.engine.note(reattached_event(&self.name));
-                Ok(())
-            }
+            Ok(Inspected::Sound) => {}
+            Ok(Inspected::Reattached) => self.engine.note(reattached_event(&self.name)),
             Ok(Inspected::Remade) => {
                 self.engine.note(format!(
                     "interface {} was removed: made again, closed",
                     self.name
                 ));
-                let result = self.reconcile(stream).await;
+                let outcome = blocking(|| self.engine.reconcile());
                 self.configure().await;
-                result
+                return self.acknowledge(outcome, stream);
             }
             Ok(Inspected::Unconfigured) => {
-                self.configure().await;
-                Ok(())
+                let wait = self
+                    .trouble
+                    .as_ref()
+                    .is_some_and(|t| Instant::now() < t.retry_at);
+                if !wait {
+                    self.configure().await;
+                }
             }
-            Err(error) => {
-                self.engine.note(error.to_string());
-                Ok(())
-            }
+            Err(error) => self.tell_trouble(Err(error)),
         }
+        Ok(())
     }
 
     async fn configure(&mut self) {
-        if let Err(error) = self.interface.configure(&mut self.engine).await {
-            self.engine.note(error.to_string());
-        }
+        let result = self.interface.configure(&mut self.engine).await;
+        self.tell_trouble(result);
     }
 
-    /// Compares everything, and acknowledges again: control notices drift by the digest.
+    fn tell_trouble(&mut self, result: Result<(), InterfaceError>) {
+        let Err(error) = result else {
+            self.trouble = None;
+            return;
+        };
+        let trouble = Trouble {
+            text: error.to_string(),
+            retry_at: Instant::now() + RETRY,
+        };
+        if self
+            .trouble
+            .as_ref()
+            .is_none_or(|known| known.text != trouble.text)
+        {
+            self.engine.note(trouble.text.clone());
+        }
+        self.trouble = Some(trouble);
+    }
+
+    /// Compares everything with the kernel.
     async fn reconcile(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {
-        match blocking(|| self.engine.reconcile()) {
+        let outcome = blocking(|| self.engine.reconcile());
+        if let Ok(outcome) = &outcome
+            && outcome.peers_changed
+        {
+            self.engine
+                .note("peers had drifted from what control wants: repaired".into());
+            self.follow(outcome).await;
+        }
+        self.acknowledge(outcome, stream)
+    }
+
+    /// Tells control what the kernel holds, unasked: it notices drift by the digest.
+    fn acknowledge(
+        &mut self,
+        outcome: Result<Outcome, EngineError>,
+        stream: Option<&Stream>,
+    ) -> Result<(), TalkError> {
+        match outcome {
             Ok(outcome) => {
-                if outcome.peers_changed {
-                    self.engine
-                        .note("peers had drifted from what control wants: repaired".into());
-                    self.follow(&outcome).await;
-                }
                 if let Some(stream) = stream.filter(|_| outcome.applied.revision != 0) {
                     stream.applied(outcome.applied)?;
                 }
@@ -336,12 +371,4 @@ enum TalkError {
     Empty,
     #[error("{0}; asking for a snapshot")]
     OutOfStep(EngineError),
-}
-
-/// Runs what may take long for a task, without holding up others of this runtime.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portcullis_proto::v1::EnrollRequest;
 use portcullis_proto::v1::enrollment_client::EnrollmentClient;
+use portcullis_trust::{Fingerprint, FingerprintError, PinnedCa};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -14,7 +15,6 @@ use zeroize::Zeroizing;
 
 use crate::identity::{Enrolment, IdentityError};
 use crate::pem;
-use crate::pin::{Fingerprint, FingerprintError, PinnedCa};
 use crate::transport::{self, AddressError};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,7 +45,9 @@ pub enum EnrollError {
 /// What an enrolled gateway is called, and where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrolled {
+    /// Its name.
     pub gateway: String,
+    /// The location that it serves.
     pub location: String,
 }
 

@@ -15,6 +15,7 @@ use crate::wireguard::PeerConfig;
 pub struct DatapathPeer {
     /// Sorted.
     pub addresses: Vec<IpNet>,
+    /// `None` where the peer is locked.
     pub session: Option<SessionGrant>,
 }
 
@@ -30,7 +31,9 @@ impl From<PeerView> for DatapathPeer {
 /// A peer as the kernel's two halves hold it. Where they disagree, it is not as it should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
+    /// As WireGuard is configured with it.
     pub wireguard: Option<PeerConfig>,
+    /// As the maps have it.
     pub datapath: Option<DatapathPeer>,
 }
 
@@ -53,18 +56,22 @@ pub struct KernelView {
 }
 
 impl KernelView {
+    /// A peer, if either half of the kernel has it.
     pub fn get(&self, key: &PublicKey) -> Option<&Held> {
         self.peers.get(key)
     }
 
+    /// Every peer that either half of the kernel has.
     pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
         self.peers.keys()
     }
 
+    /// Over all peers, for control to compare with its own.
     pub fn digest(&self) -> [u8; 32] {
         self.digest.to_bytes()
     }
 
+    /// Forgets everything, before it is all read again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

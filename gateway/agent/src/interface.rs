@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::blocking::blocking;
 use crate::datapath::DatapathError;
 use crate::desired::Location;
 use crate::engine::Engine;
@@ -50,6 +51,17 @@ pub(crate) enum Inspected {
 }
 
 impl Interface {
+    /// Refuses an interface that the agent must not touch, before anything is loaded or pinned.
+    pub(crate) async fn check(mode: LinkMode, name: &str) -> Result<(), InterfaceError> {
+        if mode == LinkMode::Managed
+            && let Some(found) = Link::new(name)?.find().await?
+            && !found.is_wireguard
+        {
+            return Err(LinkError::NotWireGuard(name.to_owned()).into());
+        }
+        Ok(())
+    }
+
     /// Finds or makes the interface, and attaches the programs before anything else. An interface
     /// that carries pinned programs is left as it is, but for the programs being replaced in
     /// place; any other one is down before they are attached.
@@ -164,7 +176,7 @@ impl Managed {
     }
 
     async fn configure(&self, index: u32, location: &Location) -> Result<(), InterfaceError> {
-        let device = self.wireguard.read()?;
+        let device = blocking(|| self.wireguard.read())?;
         if device.public_key != Some(self.private_key.public_key())
             || device.listen_port != location.listen_port
         {

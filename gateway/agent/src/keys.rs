@@ -23,6 +23,7 @@ pub enum KeyError {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
+    /// The 32 bytes of the key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -81,6 +82,7 @@ impl PresharedKey {
         (*key != [0; 32]).then_some(Self(key))
     }
 
+    /// The 32 bytes of the key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -104,6 +106,7 @@ impl PrivateKey {
         Ok(Self(key))
     }
 
+    /// As wg(8) writes it; white space around it is ignored.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::Base64)?);
         let key =
@@ -115,14 +118,17 @@ impl PrivateKey {
         }
     }
 
+    /// As wg(8) writes it.
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(*self.0))
     }
 
+    /// The 32 bytes of the key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
+    /// The key that belongs to this one.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from(*self.0)).to_bytes())
     }

@@ -15,13 +15,13 @@ pub mod identity;
 pub mod interface;
 pub mod keys;
 pub mod link;
-pub mod pin;
 pub mod reconcile;
 pub mod sysctl;
 pub mod wireguard;
 
 mod agent;
 mod backoff;
+mod blocking;
 mod chores;
 mod drops;
 mod pem;

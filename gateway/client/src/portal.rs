@@ -1,6 +1,7 @@
 //! Login, status and logout at the portal's JSON API.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -10,8 +11,8 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
-use crate::fingerprint::Fingerprint;
 use crate::pin;
+use portcullis_trust::Fingerprint;
 
 /// For connecting, and for the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,7 +105,7 @@ impl PortalClient {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .root_certs(RootCerts::new_with_certs(&[root]))
-            .unversioned_rustls_crypto_provider(pin::provider())
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
         let agent = Agent::config_builder()
             .tls_config(tls)

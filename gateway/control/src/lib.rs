@@ -17,6 +17,7 @@ mod grpc;
 mod login;
 mod ops;
 mod password;
+pub mod policy;
 mod secrets;
 mod store;
 mod totp;

@@ -17,7 +17,10 @@ pub struct InMemory {
 
 impl WireGuard for InMemory {
     fn read(&self) -> Result<Device, WireGuardError> {
-        let peers = self.peers.lock().unwrap_or_else(|poison| poison.into_inner());
+        let peers = self
+            .peers
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
         let peers = peers
             .iter()
             .map(|(key, config)| DevicePeer {
@@ -37,7 +40,10 @@ impl WireGuard for InMemory {
     }
 
     fn apply(&self, changes: &[PeerChange]) -> Result<(), WireGuardError> {
-        let mut peers = self.peers.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut peers = self
+            .peers
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
         for change in changes {
             match change {
                 PeerChange::Remove(key) => {

@@ -215,10 +215,11 @@ fn inv1_ipv4_options_are_walked_and_source_routing_is_dropped() {
         packet.options = options.to_vec();
         packet.build(&tcp(10, 22, flag::SYN))
     };
-    let cases: [(&str, &[u8], Reason); 10] = [
+    let cases: [(&str, &[u8], Reason); 11] = [
         ("router alert", &[148, 4, 0, 0], Reason::Session),
         ("no-ops and end", &[1, 1, 1, 0], Reason::Session),
-        ("forty no-ops", &[1; 40], Reason::Session),
+        ("twelve no-ops", &[1; 12], Reason::Session),
+        ("forty no-ops", &[1; 40], Reason::BadOptions),
         ("loose source route", &[131, 7, 4, 10, 9, 0, 1, 0], Reason::SourceRoute),
         ("strict source route", &[137, 7, 4, 10, 9, 0, 1, 0], Reason::SourceRoute),
         ("source route after others", &[1, 148, 4, 0, 0, 131, 3, 4], Reason::SourceRoute),

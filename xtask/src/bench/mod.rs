@@ -39,10 +39,20 @@ impl Suite {
 
     fn programs(self) -> &'static [Program] {
         match self {
-            Self::Gate => &[Program {
-                package: "datapath-tests",
-                binary: "bench-packet",
-            }],
+            Self::Gate => &[
+                Program {
+                    package: "datapath-tests",
+                    binary: "bench-packet",
+                },
+                Program {
+                    package: "gate-bench",
+                    binary: "bench-adopt",
+                },
+                Program {
+                    package: "gate-bench",
+                    binary: "bench-revoke",
+                },
+            ],
         }
     }
 }

@@ -80,7 +80,13 @@ pub(super) fn once(machine: &Machine, on_line: &mut dyn FnMut(&str)) -> Result<E
     }
     let console = File::create(share.join(CONSOLE))?;
     let mut child = Group(
-        Command::new(&machine.vng)
+        // timeout(1) ends the machine even where nothing is left of this process to do so.
+        Command::new("timeout")
+            .args([
+                "--kill-after=5",
+                &(machine.time_limit + BOOT_LIMIT).as_secs().to_string(),
+            ])
+            .arg(&machine.vng)
             .arg("--run")
             .arg(&machine.kernel.image)
             // The emulator is used even where KVM is: nested hosts offer one that cannot run stock kernels.

@@ -5,8 +5,8 @@
 //! grace period passes before the next insertion.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
     net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use gateway_common::abi::{AddressV4, AddressV6, LpmKey};
@@ -40,7 +40,13 @@ impl Addresses {
         wide_v6: Table<LpmKey<AddressV6>, u32>,
     ) -> Self {
         // An earlier run may have deleted something just before it ended.
-        Self { v4, v6, wide_v4, wide_v6, deleted: AtomicBool::new(true) }
+        Self {
+            v4,
+            v6,
+            wide_v4,
+            wide_v6,
+            deleted: AtomicBool::new(true),
+        }
     }
 
     /// Index of exactly this prefix. (The kernel has no exact look-up of a trie: see [`Self::covering`].)
@@ -56,12 +62,14 @@ impl Addresses {
     /// Index of the longest wider prefix that covers this one.
     pub(super) fn covering(&self, address: &IpNet) -> Result<Option<u32>, DatapathError> {
         match address.network() {
-            IpAddr::V4(v4) => {
-                self.wide_v4.get(&LpmKey { prefix_length: u32::from(address.prefix_len()), address: v4.into() })
-            }
-            IpAddr::V6(v6) => {
-                self.wide_v6.get(&LpmKey { prefix_length: u32::from(address.prefix_len()), address: v6.into() })
-            }
+            IpAddr::V4(v4) => self.wide_v4.get(&LpmKey {
+                prefix_length: u32::from(address.prefix_len()),
+                address: v4.into(),
+            }),
+            IpAddr::V6(v6) => self.wide_v6.get(&LpmKey {
+                prefix_length: u32::from(address.prefix_len()),
+                address: v6.into(),
+            }),
         }
     }
 
@@ -127,10 +135,16 @@ impl Addresses {
             all.push((IpNet::from(IpAddr::V6(address.into())), index));
         }
         for (key, index) in self.wide_v4.dump()? {
-            all.extend(wide(IpAddr::V4(key.address.into()), key.prefix_length).map(|address| (address, index)));
+            all.extend(
+                wide(IpAddr::V4(key.address.into()), key.prefix_length)
+                    .map(|address| (address, index)),
+            );
         }
         for (key, index) in self.wide_v6.dump()? {
-            all.extend(wide(IpAddr::V6(key.address.into()), key.prefix_length).map(|address| (address, index)));
+            all.extend(
+                wide(IpAddr::V6(key.address.into()), key.prefix_length)
+                    .map(|address| (address, index)),
+            );
         }
         Ok(all)
     }
@@ -146,8 +160,14 @@ fn place(address: &IpNet) -> Place {
     match (address.network(), is_wide(address)) {
         (IpAddr::V4(v4), false) => Place::V4(v4.into()),
         (IpAddr::V6(v6), false) => Place::V6(v6.into()),
-        (IpAddr::V4(v4), true) => Place::WideV4(LpmKey { prefix_length, address: v4.into() }),
-        (IpAddr::V6(v6), true) => Place::WideV6(LpmKey { prefix_length, address: v6.into() }),
+        (IpAddr::V4(v4), true) => Place::WideV4(LpmKey {
+            prefix_length,
+            address: v4.into(),
+        }),
+        (IpAddr::V6(v6), true) => Place::WideV6(LpmKey {
+            prefix_length,
+            address: v6.into(),
+        }),
     }
 }
 

@@ -2,7 +2,10 @@
 
 /// Now on [`gateway_common::clock`], in nanoseconds.
 pub fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the structure outlives the call. The clock exists since Linux 2.6.32, so it cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
     // Neither is ever negative on a monotonic clock.

@@ -21,7 +21,11 @@ const TCMSG: usize = 20;
 pub(super) fn programs(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
     // SAFETY: no pointers; the descriptor is ours.
     let socket = unsafe {
-        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE);
+        let fd = libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        );
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -37,8 +41,14 @@ pub(super) fn programs(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<u32>>
             match i32::from(kind) {
                 libc::NLMSG_DONE => return Ok(programs),
                 libc::NLMSG_ERROR => {
-                    let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-                    return if code == 0 { Ok(programs) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    let code = payload
+                        .first_chunk()
+                        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                    return if code == 0 {
+                        Ok(programs)
+                    } else {
+                        Err(io::Error::from_raw_os_error(-code))
+                    };
                 }
                 _ => programs.extend(payload.get(TCMSG..).and_then(program)),
             }
@@ -71,7 +81,11 @@ fn request(ifindex: u32, hook: TcAttachType) -> Vec<u8> {
 fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the buffer outlives the call. An unconnected netlink socket talks to the kernel.
     let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -94,12 +108,18 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
     let payload = bytes.get(HEADER..length)?;
-    Some((kind, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+    Some((
+        kind,
+        payload,
+        bytes.get(length.next_multiple_of(4)..).unwrap_or_default(),
+    ))
 }
 
 fn program(attributes: &[u8]) -> Option<u32> {
     let options = attribute(attributes, TCA_OPTIONS)?;
-    Some(u32::from_ne_bytes(*attribute(options, TCA_BPF_ID)?.first_chunk()?))
+    Some(u32::from_ne_bytes(
+        *attribute(options, TCA_BPF_ID)?.first_chunk()?,
+    ))
 }
 
 fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {

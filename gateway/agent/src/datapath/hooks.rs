@@ -11,20 +11,16 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        },
     },
     sys::SyscallError,
     util::KernelVersion,
 };
 use gateway_common::abi::names;
 
-use super::{
-    error::DatapathError,
-    filters,
-    pins::Pins,
-    sys,
-    types::Attached,
-};
+use super::{error::DatapathError, filters, pins::Pins, sys, types::Attached};
 
 /// First of all classic filters, so that none before it lets a packet past the gate.
 const PRIORITY: u16 = 1;
@@ -47,19 +43,34 @@ pub(super) const HOOKS: [Hook; 2] = [
         program_pin: "program_from_peer",
         at: TcAttachType::Ingress,
     },
-    Hook { program: names::TO_PEER, link: "link_to_peer", program_pin: "program_to_peer", at: TcAttachType::Egress },
+    Hook {
+        program: names::TO_PEER,
+        link: "link_to_peer",
+        program_pin: "program_to_peer",
+        at: TcAttachType::Egress,
+    },
 ];
 
 impl Hook {
     /// Loads the program into the kernel and returns its id.
     pub(super) fn load(self, object: &mut Ebpf) -> Result<u32, DatapathError> {
         let program = self.program(object)?;
-        program.load().map_err(|source| self.error("load", source))?;
-        Ok(program.info().map_err(|source| self.error("inspect", source))?.id())
+        program
+            .load()
+            .map_err(|source| self.error("load", source))?;
+        Ok(program
+            .info()
+            .map_err(|source| self.error("inspect", source))?
+            .id())
     }
 
     /// Puts this program on the hook, in place of an earlier one of ours where there is one.
-    pub(super) fn attach(self, object: &mut Ebpf, pins: &Pins, ifindex: u32) -> Result<Attached, DatapathError> {
+    pub(super) fn attach(
+        self,
+        object: &mut Ebpf,
+        pins: &Pins,
+        ifindex: u32,
+    ) -> Result<Attached, DatapathError> {
         let interface = sys::interface_name(ifindex).ok_or_else(|| DatapathError::System {
             call: "if_indextoname",
             target: format!("interface {ifindex}"),
@@ -80,15 +91,16 @@ impl Hook {
             return Ok(false);
         };
         if !has_tcx() {
-            let programs = filters::programs(ifindex, self.at).map_err(|source| DatapathError::System {
-                call: "RTM_GETTFILTER",
-                target: interface,
-                source,
-            })?;
+            let programs =
+                filters::programs(ifindex, self.at).map_err(|source| DatapathError::System {
+                    call: "RTM_GETTFILTER",
+                    target: interface,
+                    source,
+                })?;
             return Ok(programs.contains(&id));
         }
-        let (_, programs) =
-            SchedClassifier::query_tcx(&interface, self.at).map_err(|source| self.error("query", source))?;
+        let (_, programs) = SchedClassifier::query_tcx(&interface, self.at)
+            .map_err(|source| self.error("query", source))?;
         Ok(programs.iter().any(|program| program.id() == id))
     }
 
@@ -100,7 +112,14 @@ impl Hook {
             .and_then(detach);
         match result {
             // No interface, no qdisc or no filter: there is nothing to take off.
-            Err(error) if matches!(errno(&error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => Ok(()),
+            Err(error)
+                if matches!(
+                    errno(&error),
+                    Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)
+                ) =>
+            {
+                Ok(())
+            }
             result => result.map_err(|source| self.error("detach", source)),
         }
     }
@@ -115,7 +134,10 @@ impl Hook {
         let pin = pins.path(self.link);
         if let Some(link) = self.adoptable(pins, ifindex)? {
             let program = self.program(object)?;
-            match program.attach_to_link(link).and_then(|id| program.take_link(id)) {
+            match program
+                .attach_to_link(link)
+                .and_then(|id| program.take_link(id))
+            {
                 // Dropped, the link stays: its pin holds it.
                 Ok(_) => return Ok(Attached::Replaced),
                 // The interface is gone and with it what the link was attached to.
@@ -126,17 +148,29 @@ impl Hook {
         let program = self.program(object)?;
         // First of all tcx programs, so that none before it lets a packet past the gate.
         let link: FdLink = program
-            .attach_with_options(interface, self.at, TcAttachOptions::TcxOrder(LinkOrder::first()))
+            .attach_with_options(
+                interface,
+                self.at,
+                TcAttachOptions::TcxOrder(LinkOrder::first()),
+            )
             .and_then(|id| program.take_link(id))
             .map_err(|source| self.error("attach", source))?
             .try_into()
             .map_err(|source: LinkError| self.error("attach", io::Error::other(source).into()))?;
-        link.pin(&pin).map_err(|source| DatapathError::PinDirectory { path: pin, source: io::Error::other(source) })?;
+        link.pin(&pin)
+            .map_err(|source| DatapathError::PinDirectory {
+                path: pin,
+                source: io::Error::other(source),
+            })?;
         Ok(Attached::Afresh)
     }
 
     /// The pinned link, where it is this interface's. Any other is removed.
-    fn adoptable(self, pins: &Pins, ifindex: u32) -> Result<Option<SchedClassifierLink>, DatapathError> {
+    fn adoptable(
+        self,
+        pins: &Pins,
+        ifindex: u32,
+    ) -> Result<Option<SchedClassifierLink>, DatapathError> {
         let pin = pins.path(self.link);
         let system = |source| DatapathError::System {
             call: "BPF_OBJ_GET",
@@ -161,22 +195,34 @@ impl Hook {
     fn attach_clsact(self, object: &mut Ebpf, interface: &str) -> Result<Attached, DatapathError> {
         match qdisc_add_clsact(interface) {
             Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            result => result.map_err(|source| self.error("add the clsact qdisc for", source.into()))?,
+            result => {
+                result.map_err(|source| self.error("add the clsact qdisc for", source.into()))?
+            }
         }
         let program = self.program(object)?;
-        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-        let created = program.attach_with_options(interface, self.at, TcAttachOptions::Netlink(options));
+        let options = NlOptions {
+            priority: PRIORITY,
+            handle: HANDLE,
+            classid: None,
+        };
+        let created =
+            program.attach_with_options(interface, self.at, TcAttachOptions::Netlink(options));
         let (id, attached) = match created {
             Ok(id) => (id, Attached::Afresh),
             Err(error) if errno(&error) == Some(libc::EEXIST) => {
-                let link = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
-                    .map_err(|error| self.error("replace", TcError::IoError(error).into()))?;
-                let id = program.attach_to_link(link).map_err(|source| self.error("replace", source))?;
+                let link =
+                    SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+                        .map_err(|error| self.error("replace", TcError::IoError(error).into()))?;
+                let id = program
+                    .attach_to_link(link)
+                    .map_err(|source| self.error("replace", source))?;
                 (id, Attached::Replaced)
             }
             Err(source) => return Err(self.error("attach", source)),
         };
-        let link = program.take_link(id).map_err(|source| self.error("attach", source))?;
+        let link = program
+            .take_link(id)
+            .map_err(|source| self.error("attach", source))?;
         // Dropping it would take the filter off; only teardown does that.
         std::mem::forget(link);
         Ok(attached)
@@ -187,7 +233,10 @@ impl Hook {
         remove_file(&pin)?;
         self.program(object)?
             .pin(&pin)
-            .map_err(|source| DatapathError::PinDirectory { path: pin, source: io::Error::other(source) })
+            .map_err(|source| DatapathError::PinDirectory {
+                path: pin,
+                source: io::Error::other(source),
+            })
     }
 
     fn unpin(self, pins: &Pins) -> Result<(), DatapathError> {
@@ -202,7 +251,11 @@ impl Hook {
     }
 
     fn error(self, action: &'static str, source: ProgramError) -> DatapathError {
-        DatapathError::Program { action, program: self.program, source }
+        DatapathError::Program {
+            action,
+            program: self.program,
+            source,
+        }
     }
 }
 
@@ -218,9 +271,10 @@ fn has_tcx() -> bool {
 
 fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DatapathError::PinDirectory { path: path.to_owned(), source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::PinDirectory {
+            path: path.to_owned(),
+            source: error,
+        }),
         _ => Ok(()),
     }
 }
@@ -232,7 +286,9 @@ fn errno(error: &ProgramError) -> Option<i32> {
         ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
             error.raw_os_error()
         }
-        ProgramError::TcError(TcError::IoError(error)) | ProgramError::IOError(error) => error.raw_os_error(),
+        ProgramError::TcError(TcError::IoError(error)) | ProgramError::IOError(error) => {
+            error.raw_os_error()
+        }
         _ => None,
     }
 }

@@ -16,7 +16,10 @@
 //!    without addresses is harmless: the next reconcile finds it.
 //! 5. Services and the epoch: a service is deleted before the epoch moves, so that no verdict of the
 //!    new epoch was made with it.
-#![expect(unsafe_code, reason = "bpf(2), memory-mapped maps and netlink, in sys, shared, clock and filters")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2), memory-mapped maps and netlink, in sys, shared, clock and filters"
+)]
 
 mod addresses;
 mod clock;
@@ -87,7 +90,10 @@ pub struct Datapath {
 
 impl fmt::Debug for Datapath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datapath").field("pins", &self.pins).field("adopted", &self.adopted).finish_non_exhaustive()
+        f.debug_struct("Datapath")
+            .field("pins", &self.pins)
+            .field("adopted", &self.adopted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +108,11 @@ impl Datapath {
     pub fn open(config: &Config) -> Result<Self, DatapathError> {
         let pins = Pins::new(config);
         let adopted = pins.exist()?;
-        let mut object = if adopted { adopt(config, &pins)? } else { begin(config, &pins)? };
+        let mut object = if adopted {
+            adopt(config, &pins)?
+        } else {
+            begin(config, &pins)?
+        };
         let mut programs = [0; 2];
         for (id, hook) in programs.iter_mut().zip(HOOKS) {
             *id = hook.load(&mut object)?;
@@ -160,10 +170,17 @@ impl Datapath {
                 let values = self
                     .counters
                     .get(&counter_index(direction, reason), 0)
-                    .map_err(|source| DatapathError::Map { map: names::COUNTERS, source })?;
+                    .map_err(|source| DatapathError::Map {
+                        map: names::COUNTERS,
+                        source,
+                    })?;
                 let packets = values.iter().sum();
                 if packets != 0 {
-                    all.push(Counter { reason, direction, packets });
+                    all.push(Counter {
+                        reason,
+                        direction,
+                        packets,
+                    });
                 }
             }
         }
@@ -203,8 +220,18 @@ impl Datapath {
     ) -> Result<Self, DatapathError> {
         let state_table = table::<u32, PeerState>(&pins, names::PEERS)?;
         let key_table = table::<u32, PeerKey>(&pins, names::PEER_KEYS)?;
-        let states = shared(&state_table, names::PEERS, config.max_peers, size_of::<PeerState>())?;
-        let keys = shared(&key_table, names::PEER_KEYS, config.max_peers, size_of::<PeerKey>())?;
+        let states = shared(
+            &state_table,
+            names::PEERS,
+            config.max_peers,
+            size_of::<PeerState>(),
+        )?;
+        let keys = shared(
+            &key_table,
+            names::PEER_KEYS,
+            config.max_peers,
+            size_of::<PeerKey>(),
+        )?;
         let counters = object
             .take_map(names::COUNTERS)
             .and_then(|map| PerCpuArray::try_from(map).ok())
@@ -286,7 +313,10 @@ fn sized<'a, 'b>(loader: &'a mut EbpfLoader<'b>, config: &Config) -> &'a mut Ebp
 }
 
 fn pin_error(path: &Path, error: aya::pin::PinError) -> DatapathError {
-    DatapathError::PinDirectory { path: path.to_owned(), source: std::io::Error::other(error) }
+    DatapathError::PinDirectory {
+        path: path.to_owned(),
+        source: std::io::Error::other(error),
+    }
 }
 
 fn open_pin(pins: &Pins, name: &'static str) -> Result<OwnedFd, DatapathError> {

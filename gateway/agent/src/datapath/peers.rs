@@ -8,10 +8,7 @@ use std::{
 use gateway_common::abi::{Ended, Level, PeerKey, PeerState, Settings};
 use ipnet::IpNet;
 
-use super::{
-    Datapath, DatapathError, PeerView, PublicKey, SessionGrant,
-    addresses::is_wide,
-};
+use super::{Datapath, DatapathError, PeerView, PublicKey, SessionGrant, addresses::is_wide};
 
 const FREE: PublicKey = [0; 32];
 
@@ -36,7 +33,11 @@ impl Datapath {
             let mut addresses = addresses.remove(&index).unwrap_or_default();
             addresses.sort_unstable();
             let session = states.get(&index).and_then(session);
-            peers.push(PeerView { key, addresses, session });
+            peers.push(PeerView {
+                key,
+                addresses,
+                session,
+            });
         }
         Ok(peers)
     }
@@ -50,7 +51,11 @@ impl Datapath {
         let Some(slot) = self.slots.get(key) else {
             return Ok(None);
         };
-        if self.key_table.get(&slot.index)?.is_none_or(|held| held.0 != *key) {
+        if self
+            .key_table
+            .get(&slot.index)?
+            .is_none_or(|held| held.0 != *key)
+        {
             return Ok(None);
         }
         let mut addresses = Vec::with_capacity(slot.addresses.len());
@@ -59,8 +64,16 @@ impl Datapath {
                 addresses.push(*address);
             }
         }
-        let session = self.state_table.get(&slot.index)?.as_ref().and_then(session);
-        Ok(Some(PeerView { key: *key, addresses, session }))
+        let session = self
+            .state_table
+            .get(&slot.index)?
+            .as_ref()
+            .and_then(session);
+        Ok(Some(PeerView {
+            key: *key,
+            addresses,
+            session,
+        }))
     }
 
     /// Adds the peer, locked, or makes these its addresses; its session stays. An address that is
@@ -71,14 +84,21 @@ impl Datapath {
     /// # Errors
     ///
     /// When the key or an address is not valid, the maps are full, or the kernel refuses.
-    pub fn upsert_peer(&mut self, key: &PublicKey, addresses: &[IpNet]) -> Result<(), DatapathError> {
+    pub fn upsert_peer(
+        &mut self,
+        key: &PublicKey,
+        addresses: &[IpNet],
+    ) -> Result<(), DatapathError> {
         let wanted = valid(key, addresses)?;
         let index = match self.slots.get(key) {
             Some(slot) => slot.index,
             None => self.add(key)?,
         };
-        let held: BTreeSet<IpNet> =
-            self.slots.get(key).map(|slot| slot.addresses.iter().copied().collect()).unwrap_or_default();
+        let held: BTreeSet<IpNet> = self
+            .slots
+            .get(key)
+            .map(|slot| slot.addresses.iter().copied().collect())
+            .unwrap_or_default();
 
         // Take mappings away: from this peer what it loses, from others what it gains.
         let mut voided = BTreeSet::new();
@@ -106,7 +126,11 @@ impl Datapath {
         // Let the addresses prove the peer.
         let mut shadowed = BTreeSet::new();
         for address in &gained {
-            shadowed.extend(self.addresses.covering(address)?.filter(|other| *other != index));
+            shadowed.extend(
+                self.addresses
+                    .covering(address)?
+                    .filter(|other| *other != index),
+            );
             self.addresses.insert(address, index)?;
         }
         if let Some(slot) = self.slots.get_mut(key) {
@@ -149,11 +173,17 @@ impl Datapath {
     /// # Errors
     ///
     /// When there is no such peer, or the session is none.
-    pub fn set_session(&mut self, key: &PublicKey, session: Option<&SessionGrant>) -> Result<(), DatapathError> {
+    pub fn set_session(
+        &mut self,
+        key: &PublicKey,
+        session: Option<&SessionGrant>,
+    ) -> Result<(), DatapathError> {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
         match session {
             None => self.states.lock(slot.index, Ended::Revoked),
-            Some(session) if session.tag == 0 || session.deadline == 0 => return Err(DatapathError::InvalidSession),
+            Some(session) if session.tag == 0 || session.deadline == 0 => {
+                return Err(DatapathError::InvalidSession);
+            }
             Some(session) => self.states.grant(slot.index, session),
         }
         Ok(())
@@ -196,7 +226,10 @@ impl Datapath {
     /// Reads the peers of an earlier run and tidies up what it left half done.
     pub(super) fn adopt_peers(&mut self) -> Result<(), DatapathError> {
         let keys = self.key_table.dump()?;
-        let taken = keys.into_iter().filter(|(_, key)| key.0 != FREE).map(|(index, key)| (index, key.0));
+        let taken = keys
+            .into_iter()
+            .filter(|(_, key)| key.0 != FREE)
+            .map(|(index, key)| (index, key.0));
         self.slots = super::Slots::from_kernel(self.max_peers, taken);
         for (address, index) in self.addresses.dump()? {
             match self.slots.by_index_mut(index) {
@@ -216,7 +249,10 @@ impl Datapath {
 
     /// Gives the peer a locked slot without addresses.
     fn add(&mut self, key: &PublicKey) -> Result<u32, DatapathError> {
-        let index = self.slots.vacant().ok_or(DatapathError::Full(self.max_peers))?;
+        let index = self
+            .slots
+            .vacant()
+            .ok_or(DatapathError::Full(self.max_peers))?;
         self.states.reset(index);
         self.write_key(index, key);
         self.slots.occupy(index, *key);

@@ -43,24 +43,108 @@ const ADDRESSES_PER_PEER: u32 = 2;
 /// Every map that is pinned. What the object declares is compared with this when it is first loaded.
 pub(super) const SPECS: [Spec; 13] = {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
-    const fn spec(name: &'static str, kind: MapType, key: usize, value: usize, entries: Entries, flags: u32) -> Spec {
-        Spec { name, kind, key, value, entries, flags }
+    const fn spec(
+        name: &'static str,
+        kind: MapType,
+        key: usize,
+        value: usize,
+        entries: Entries,
+        flags: u32,
+    ) -> Spec {
+        Spec {
+            name,
+            kind,
+            key,
+            value,
+            entries,
+            flags,
+        }
     }
     const V4: usize = size_of::<abi::AddressV4>();
     const V6: usize = size_of::<abi::AddressV6>();
     const STATE: usize = size_of::<abi::PeerState>();
     const FLOW: usize = size_of::<abi::FlowState>();
     [
-        spec(names::SETTINGS, Array, 4, size_of::<abi::Settings>(), Entries::Fixed(1), 0),
-        spec(names::PEERS, Array, 4, STATE, Entries::Peers, BPF_F_MMAPABLE),
-        spec(names::PEER_KEYS, Array, 4, size_of::<abi::PeerKey>(), Entries::Peers, BPF_F_MMAPABLE),
-        spec(names::PEER_V4, Hash, V4, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
-        spec(names::PEER_V6, Hash, V6, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
-        spec(names::WIDE_V4, LpmTrie, 4 + V4, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
-        spec(names::WIDE_V6, LpmTrie, 4 + V6, 4, Entries::Addresses, BPF_F_NO_PREALLOC),
-        spec(names::SERVICES, Hash, size_of::<abi::ServiceKey>(), 1, Entries::Fixed(1024), BPF_F_NO_PREALLOC),
-        spec(names::FLOWS_V4, LruHash, size_of::<abi::FlowKeyV4>(), FLOW, Entries::Flows, 0),
-        spec(names::FLOWS_V6, LruHash, size_of::<abi::FlowKeyV6>(), FLOW, Entries::Flows, 0),
+        spec(
+            names::SETTINGS,
+            Array,
+            4,
+            size_of::<abi::Settings>(),
+            Entries::Fixed(1),
+            0,
+        ),
+        spec(
+            names::PEERS,
+            Array,
+            4,
+            STATE,
+            Entries::Peers,
+            BPF_F_MMAPABLE,
+        ),
+        spec(
+            names::PEER_KEYS,
+            Array,
+            4,
+            size_of::<abi::PeerKey>(),
+            Entries::Peers,
+            BPF_F_MMAPABLE,
+        ),
+        spec(
+            names::PEER_V4,
+            Hash,
+            V4,
+            4,
+            Entries::Addresses,
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::PEER_V6,
+            Hash,
+            V6,
+            4,
+            Entries::Addresses,
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::WIDE_V4,
+            LpmTrie,
+            4 + V4,
+            4,
+            Entries::Addresses,
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::WIDE_V6,
+            LpmTrie,
+            4 + V6,
+            4,
+            Entries::Addresses,
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::SERVICES,
+            Hash,
+            size_of::<abi::ServiceKey>(),
+            1,
+            Entries::Fixed(1024),
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::FLOWS_V4,
+            LruHash,
+            size_of::<abi::FlowKeyV4>(),
+            FLOW,
+            Entries::Flows,
+            0,
+        ),
+        spec(
+            names::FLOWS_V6,
+            LruHash,
+            size_of::<abi::FlowKeyV6>(),
+            FLOW,
+            Entries::Flows,
+            0,
+        ),
         spec(
             names::FRAGMENTS,
             LruHash,
@@ -69,7 +153,14 @@ pub(super) const SPECS: [Spec; 13] = {
             Entries::Fixed(16_384),
             0,
         ),
-        spec(names::COUNTERS, PerCpuArray, 4, 8, Entries::Fixed(abi::COUNTERS), 0),
+        spec(
+            names::COUNTERS,
+            PerCpuArray,
+            4,
+            8,
+            Entries::Fixed(abi::COUNTERS),
+            0,
+        ),
         spec(names::EVENTS, RingBuf, 0, 0, Entries::Fixed(256 * 1024), 0),
     ]
 };
@@ -89,13 +180,27 @@ impl Spec {
     pub(super) fn check(&self, path: &Path, config: &Config) -> Result<(), DatapathError> {
         let map = self.name;
         let info = MapInfo::from_pin(path).map_err(|source| DatapathError::Map { map, source })?;
-        let kind = info.map_type().map_err(|source| DatapathError::Map { map, source })?;
+        let kind = info
+            .map_type()
+            .map_err(|source| DatapathError::Map { map, source })?;
         let shape = |kind: MapType, key: u32, value: u32, entries: u32, flags: u32| {
             format!("{kind:?} of {entries}, key {key} bytes, value {value} bytes, flags {flags:#x}")
         };
-        let found = shape(kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+        let found = shape(
+            kind,
+            info.key_size(),
+            info.value_size(),
+            info.max_entries(),
+            info.map_flags(),
+        );
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let wanted = shape(self.kind, size(self.key), size(self.value), self.entries(config), self.flags);
+        let wanted = shape(
+            self.kind,
+            size(self.key),
+            size(self.value),
+            self.entries(config),
+            self.flags,
+        );
         if found == wanted {
             Ok(())
         } else {
@@ -116,12 +221,17 @@ impl Pins {
         // The BPF file system reserves dots, which an interface's name may have.
         let name = config.interface.replace('%', "%25").replace('.', "%2e");
         let parent = config.pin_root.join(format!("v{}", abi::ABI_VERSION));
-        Self { dir: parent.join(&name), fresh: parent.join(format!("{name}%new")) }
+        Self {
+            dir: parent.join(&name),
+            fresh: parent.join(format!("{name}%new")),
+        }
     }
 
     /// Whether an earlier run has left its pins.
     pub(super) fn exist(&self) -> Result<bool, DatapathError> {
-        self.dir.try_exists().map_err(|source| at(&self.dir, source))
+        self.dir
+            .try_exists()
+            .map_err(|source| at(&self.dir, source))
     }
 
     /// Path of a pin.
@@ -171,5 +281,8 @@ fn remove(dir: &Path) -> Result<(), DatapathError> {
 }
 
 fn at(path: &Path, source: io::Error) -> DatapathError {
-    DatapathError::PinDirectory { path: path.to_owned(), source }
+    DatapathError::PinDirectory {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -15,7 +15,12 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn set_services(&mut self, services: &[Service]) -> Result<(), DatapathError> {
         let wanted: HashSet<ServiceKey> = services.iter().map(key).collect();
-        let held: HashSet<ServiceKey> = self.services.dump()?.into_iter().map(|(key, _)| key).collect();
+        let held: HashSet<ServiceKey> = self
+            .services
+            .dump()?
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
         for key in wanted.difference(&held) {
             self.services.insert(key, &1)?;
         }
@@ -23,8 +28,9 @@ impl Datapath {
         for key in held.difference(&wanted) {
             lost |= self.services.remove(key)?;
         }
-        let service_filter =
-            wanted.iter().fold(0, |filter, key| filter | ServiceKey::filter_bit(key.port, key.protocol));
+        let service_filter = wanted.iter().fold(0, |filter, key| {
+            filter | ServiceKey::filter_bit(key.port, key.protocol)
+        });
         self.change_settings(|settings| {
             // A filter that differs tells of an earlier run that died before it came to the epoch.
             if lost || settings.service_filter != service_filter {
@@ -35,14 +41,26 @@ impl Datapath {
     }
 
     /// Changes the settings, and writes them only where they differ.
-    pub(super) fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), DatapathError> {
+    pub(super) fn change_settings(
+        &self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), DatapathError> {
         let held = self.settings.get(&0)?.unwrap_or_default();
         let mut settings = held;
         change(&mut settings);
-        if settings == held { Ok(()) } else { self.settings.insert(&0, &settings) }
+        if settings == held {
+            Ok(())
+        } else {
+            self.settings.insert(&0, &settings)
+        }
     }
 }
 
 fn key(service: &Service) -> ServiceKey {
-    ServiceKey { address: service.addr.into(), port: service.port, protocol: service.protocol, pad: 0 }
+    ServiceKey {
+        address: service.addr.into(),
+        port: service.port,
+        protocol: service.protocol,
+        pad: 0,
+    }
 }

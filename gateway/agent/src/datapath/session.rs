@@ -39,19 +39,27 @@ impl States {
     /// Makes the slot a new owner's: locked, and all earlier flows void.
     pub(super) fn reset(&self, index: u32) {
         self.lock(index, Ended::NeverLoggedIn);
-        self.0.half(index, offset_of!(PeerState, policy)).store(0, Release);
+        self.0
+            .half(index, offset_of!(PeerState, policy))
+            .store(0, Release);
         self.void_flows(index);
     }
 
     /// Takes the session away, at once.
     pub(super) fn lock(&self, index: u32, why: Ended) {
-        self.word(index, offset_of!(PeerState, deadline)).store(0, SeqCst);
-        self.word(index, offset_of!(PeerState, tag)).store(0, Release);
-        self.word(index, offset_of!(PeerState, idle_timeout)).store(LEAST_IDLE, Release);
-        self.word(index, offset_of!(PeerState, last_activity)).store(0, Release);
-        self.word(index, offset_of!(PeerState, authenticated_at)).store(0, Release);
+        self.word(index, offset_of!(PeerState, deadline))
+            .store(0, SeqCst);
+        self.word(index, offset_of!(PeerState, tag))
+            .store(0, Release);
+        self.word(index, offset_of!(PeerState, idle_timeout))
+            .store(LEAST_IDLE, Release);
+        self.word(index, offset_of!(PeerState, last_activity))
+            .store(0, Release);
+        self.word(index, offset_of!(PeerState, authenticated_at))
+            .store(0, Release);
         self.store_level(index, Level::None as u8, why);
-        self.half(index, offset_of!(PeerState, generation)).fetch_add(1, SeqCst);
+        self.half(index, offset_of!(PeerState, generation))
+            .fetch_add(1, SeqCst);
     }
 
     /// Writes a session. The peer's own activity is a fact about the peer: a later one that the
@@ -68,7 +76,8 @@ impl States {
         let both = old.lesser(&new);
         if both != old && both != new {
             // Until all is written the tag names neither, in case this process dies in between.
-            self.word(index, offset_of!(PeerState, tag)).store(0, Release);
+            self.word(index, offset_of!(PeerState, tag))
+                .store(0, Release);
         }
         if both != old {
             self.store(index, &both, &old);
@@ -79,26 +88,38 @@ impl States {
         if both != new {
             self.store(index, &new, &both);
         }
-        self.word(index, offset_of!(PeerState, tag)).store(session.tag, SeqCst);
+        self.word(index, offset_of!(PeerState, tag))
+            .store(session.tag, SeqCst);
     }
 
     /// Voids every flow of the slot.
     pub(super) fn void_flows(&self, index: u32) {
-        self.half(index, offset_of!(PeerState, incarnation)).fetch_add(1, SeqCst);
+        self.half(index, offset_of!(PeerState, incarnation))
+            .fetch_add(1, SeqCst);
     }
 
     /// Last activity that the kernel has noted.
     pub(super) fn activity(&self, index: u32) -> u64 {
-        self.word(index, offset_of!(PeerState, last_activity)).load(Acquire)
+        self.word(index, offset_of!(PeerState, last_activity))
+            .load(Acquire)
     }
 
     fn fields(&self, index: u32) -> Fields {
-        let [level, ..] = self.half(index, offset_of!(PeerState, level)).load(Acquire).to_ne_bytes();
+        let [level, ..] = self
+            .half(index, offset_of!(PeerState, level))
+            .load(Acquire)
+            .to_ne_bytes();
         Fields {
-            deadline: self.word(index, offset_of!(PeerState, deadline)).load(Acquire),
-            idle_timeout: self.word(index, offset_of!(PeerState, idle_timeout)).load(Acquire),
+            deadline: self
+                .word(index, offset_of!(PeerState, deadline))
+                .load(Acquire),
+            idle_timeout: self
+                .word(index, offset_of!(PeerState, idle_timeout))
+                .load(Acquire),
             last_activity: self.activity(index),
-            authenticated_at: self.word(index, offset_of!(PeerState, authenticated_at)).load(Acquire),
+            authenticated_at: self
+                .word(index, offset_of!(PeerState, authenticated_at))
+                .load(Acquire),
             level,
         }
     }
@@ -110,14 +131,17 @@ impl States {
             deadline.store(new.deadline, SeqCst);
         }
         if new.idle_timeout != old.idle_timeout {
-            self.word(index, offset_of!(PeerState, idle_timeout)).store(new.idle_timeout, Release);
+            self.word(index, offset_of!(PeerState, idle_timeout))
+                .store(new.idle_timeout, Release);
         }
         if new.last_activity != old.last_activity {
             // The kernel may note something later meanwhile; that stays.
-            self.word(index, offset_of!(PeerState, last_activity)).fetch_max(new.last_activity, SeqCst);
+            self.word(index, offset_of!(PeerState, last_activity))
+                .fetch_max(new.last_activity, SeqCst);
         }
         if new.authenticated_at != old.authenticated_at {
-            self.word(index, offset_of!(PeerState, authenticated_at)).store(new.authenticated_at, Release);
+            self.word(index, offset_of!(PeerState, authenticated_at))
+                .store(new.authenticated_at, Release);
         }
         if new.level != old.level {
             self.store_level(index, new.level, Ended::NeverLoggedIn);
@@ -125,13 +149,15 @@ impl States {
         if new.deadline > old.deadline {
             deadline.store(new.deadline, SeqCst);
         }
-        self.half(index, offset_of!(PeerState, generation)).fetch_add(1, SeqCst);
+        self.half(index, offset_of!(PeerState, generation))
+            .fetch_add(1, SeqCst);
     }
 
     fn store_level(&self, index: u32, level: u8, ended: Ended) {
         // One word: the level, why it ended, and two bytes of padding.
         let word = u32::from_ne_bytes([level, ended as u8, 0, 0]);
-        self.half(index, offset_of!(PeerState, level)).store(word, Release);
+        self.half(index, offset_of!(PeerState, level))
+            .store(word, Release);
     }
 
     fn word(&self, index: u32, offset: usize) -> &std::sync::atomic::AtomicU64 {
@@ -148,7 +174,9 @@ impl Fields {
         Self {
             deadline: self.deadline.min(other.deadline),
             // Without a limit (0) is the greatest.
-            idle_timeout: (self.idle_timeout.wrapping_sub(1)).min(other.idle_timeout.wrapping_sub(1)).wrapping_add(1),
+            idle_timeout: (self.idle_timeout.wrapping_sub(1))
+                .min(other.idle_timeout.wrapping_sub(1))
+                .wrapping_add(1),
             last_activity: self.last_activity.min(other.last_activity),
             authenticated_at: self.authenticated_at.min(other.authenticated_at),
             level: self.level.min(other.level),
@@ -162,9 +190,27 @@ mod tests {
 
     #[test]
     fn inv1_the_lesser_of_two_sessions_permits_no_more_than_either() {
-        let a = Fields { deadline: 10, idle_timeout: 0, last_activity: 5, authenticated_at: 3, level: 2 };
-        let b = Fields { deadline: 20, idle_timeout: 7, last_activity: 6, authenticated_at: 1, level: 1 };
-        let expected = Fields { deadline: 10, idle_timeout: 7, last_activity: 5, authenticated_at: 1, level: 1 };
+        let a = Fields {
+            deadline: 10,
+            idle_timeout: 0,
+            last_activity: 5,
+            authenticated_at: 3,
+            level: 2,
+        };
+        let b = Fields {
+            deadline: 20,
+            idle_timeout: 7,
+            last_activity: 6,
+            authenticated_at: 1,
+            level: 1,
+        };
+        let expected = Fields {
+            deadline: 10,
+            idle_timeout: 7,
+            last_activity: 5,
+            authenticated_at: 1,
+            level: 1,
+        };
         assert!(a.lesser(&b) == expected && b.lesser(&a) == expected);
     }
 }

@@ -39,8 +39,13 @@ impl Shared {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { base, bytes, stride })
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self {
+            base,
+            bytes,
+            stride,
+        })
     }
 
     /// The 8-byte word at `offset` of element `index`.

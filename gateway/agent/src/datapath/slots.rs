@@ -28,14 +28,29 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Rebuilds the list from what the kernel holds.
-    pub(super) fn from_kernel(most: u32, peers: impl IntoIterator<Item = (u32, PublicKey)>) -> Self {
-        let mut slots = Self { most, ..Self::default() };
+    pub(super) fn from_kernel(
+        most: u32,
+        peers: impl IntoIterator<Item = (u32, PublicKey)>,
+    ) -> Self {
+        let mut slots = Self {
+            most,
+            ..Self::default()
+        };
         for (index, key) in peers {
-            slots.by_key.insert(key, Slot { index, addresses: Vec::new() });
+            slots.by_key.insert(
+                key,
+                Slot {
+                    index,
+                    addresses: Vec::new(),
+                },
+            );
             slots.by_index.insert(index, key);
             slots.next = slots.next.max(index + 1);
         }
-        slots.free = (0..slots.next).rev().filter(|index| !slots.by_index.contains_key(index)).collect();
+        slots.free = (0..slots.next)
+            .rev()
+            .filter(|index| !slots.by_index.contains_key(index))
+            .collect();
         slots
     }
 
@@ -66,7 +81,10 @@ impl Slots {
 
     /// The index that the next peer will get; `None` when full.
     pub(super) fn vacant(&self) -> Option<u32> {
-        self.free.last().copied().or_else(|| (self.next < self.most).then_some(self.next))
+        self.free
+            .last()
+            .copied()
+            .or_else(|| (self.next < self.most).then_some(self.next))
     }
 
     /// Gives the peer the [`Self::vacant`] index.
@@ -76,7 +94,13 @@ impl Slots {
         } else {
             self.next = self.next.max(index + 1);
         }
-        self.by_key.insert(key, Slot { index, addresses: Vec::new() });
+        self.by_key.insert(
+            key,
+            Slot {
+                index,
+                addresses: Vec::new(),
+            },
+        );
         self.by_index.insert(index, key);
     }
 

@@ -80,8 +80,19 @@ struct TcxLinkInfo {
 fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<i64> {
     // SAFETY: every caller passes the attribute structure of its command, whose pointers outlive
     // the call and whose sizes are those of the map.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of_val(attributes)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            ptr::from_mut(attributes),
+            size_of_val(attributes),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {
@@ -98,10 +109,17 @@ fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
 }
 
 /// Reads one element; `None` where the map has no such key.
-pub(super) fn lookup<K: Pod, V: Pod + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+pub(super) fn lookup<K: Pod, V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
     let mut value = V::default();
-    let mut attributes =
-        Element { map: raw(map), key: address(key), value: address_mut(&mut value), ..Element::default() };
+    let mut attributes = Element {
+        map: raw(map),
+        key: address(key),
+        value: address_mut(&mut value),
+        ..Element::default()
+    };
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
         Ok(_) => Ok(Some(value)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -111,13 +129,22 @@ pub(super) fn lookup<K: Pod, V: Pod + Default>(map: BorrowedFd<'_>, key: &K) -> 
 
 /// Writes one element.
 pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
-    let mut attributes = Element { map: raw(map), key: address(key), value: address(value), ..Element::default() };
+    let mut attributes = Element {
+        map: raw(map),
+        key: address(key),
+        value: address(value),
+        ..Element::default()
+    };
     bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
 }
 
 /// Deletes one element; returns whether it was there.
 pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
-    let mut attributes = Element { map: raw(map), key: address(key), ..Element::default() };
+    let mut attributes = Element {
+        map: raw(map),
+        key: address(key),
+        ..Element::default()
+    };
     match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -129,7 +156,11 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
 pub(super) fn any<K: Pod + Default>(map: BorrowedFd<'_>) -> io::Result<bool> {
     let mut first = K::default();
     // Without a key to start from, the next is the first.
-    let mut attributes = Element { map: raw(map), value: address_mut(&mut first), ..Element::default() };
+    let mut attributes = Element {
+        map: raw(map),
+        value: address_mut(&mut first),
+        ..Element::default()
+    };
     match bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -138,13 +169,22 @@ pub(super) fn any<K: Pod + Default>(map: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Writes many elements (Linux 5.6; 5.13 for LPM tries).
-pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+pub(super) fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
     let mut done = 0;
     while done < keys.len().min(values.len()) {
         let (keys, values) = (&keys[done..], &values[done..]);
         let count = u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX);
-        let mut attributes =
-            Batch { keys: address(keys), values: address(values), count, map: raw(map), ..Batch::default() };
+        let mut attributes = Batch {
+            keys: address(keys),
+            values: address(values),
+            count,
+            map: raw(map),
+            ..Batch::default()
+        };
         bpf(BPF_MAP_UPDATE_BATCH, &mut attributes)?;
         if attributes.count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -203,7 +243,10 @@ pub(super) fn dump<K: Pod + Default, V: Pod + Default>(
 /// Opens a pinned object.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectPath { path: path.as_ptr() as u64, ..ObjectPath::default() };
+    let mut attributes = ObjectPath {
+        path: path.as_ptr() as u64,
+        ..ObjectPath::default()
+    };
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
     let fd = c_int::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us.
@@ -242,7 +285,10 @@ pub(super) fn interface_name(ifindex: u32) -> Option<String> {
         if libc::if_indextoname(ifindex, name.as_mut_ptr()).is_null() {
             return None;
         }
-        CStr::from_ptr(name.as_ptr()).to_str().ok().map(str::to_owned)
+        CStr::from_ptr(name.as_ptr())
+            .to_str()
+            .ok()
+            .map(str::to_owned)
     }
 }
 
@@ -256,7 +302,10 @@ pub(super) fn is_bpf_fs(path: &Path) -> io::Result<bool> {
         if libc::statfs(path.as_ptr(), &raw mut info) != 0 {
             return Err(io::Error::last_os_error());
         }
-        #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "the type differs between architectures"
+        )]
         Ok(info.f_type as i64 == BPF_FS_MAGIC)
     }
 }
@@ -267,7 +316,17 @@ pub(super) fn mount_bpf_fs(path: &Path) -> io::Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     // SAFETY: terminated strings that outlive the call.
     let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), flags, c"mode=0700".as_ptr().cast())
+        libc::mount(
+            c"bpf".as_ptr(),
+            path.as_ptr(),
+            c"bpf".as_ptr(),
+            flags,
+            c"mode=0700".as_ptr().cast(),
+        )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -21,7 +21,11 @@ pub(super) struct Table<K, V> {
 impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     /// `fd` is that of a map with keys and values of these types: its shape has been checked.
     pub(super) fn new(name: &'static str, fd: OwnedFd) -> Self {
-        Self { name, fd, types: PhantomData }
+        Self {
+            name,
+            fd,
+            types: PhantomData,
+        }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -37,7 +41,8 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     }
 
     pub(super) fn insert_all(&self, keys: &[K], values: &[V]) -> Result<(), DatapathError> {
-        sys::update_batch(self.fd.as_fd(), keys, values).map_err(|source| self.error("batch update", source))
+        sys::update_batch(self.fd.as_fd(), keys, values)
+            .map_err(|source| self.error("batch update", source))
     }
 
     pub(super) fn remove(&self, key: &K) -> Result<bool, DatapathError> {
@@ -54,6 +59,10 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     }
 
     fn error(&self, call: &'static str, source: io::Error) -> DatapathError {
-        DatapathError::System { call, target: format!("map {}", self.name), source }
+        DatapathError::System {
+            call,
+            target: format!("map {}", self.name),
+            source,
+        }
     }
 }

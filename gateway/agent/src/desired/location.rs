@@ -29,6 +29,7 @@ pub enum LocationError {
 /// What the interface is configured with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
+    /// For logs.
     pub name: String,
     /// The gateway's own, with the prefix length of the network. Sorted, at least one.
     pub addresses: Vec<IpNet>,

@@ -20,9 +20,11 @@ use crate::keys::{KeyError, PublicKey};
 /// The whole desired state of this gateway at one revision.
 #[derive(Clone, Debug)]
 pub struct Desired {
+    /// Control's number for this state.
     pub revision: u64,
     /// Of the store that the revision belongs to.
     pub store_id: String,
+    /// What the interface is configured with.
     pub location: Location,
     peers: HashMap<PublicKey, Peer>,
     /// Which peer an allowed IP belongs to: never two.
@@ -64,12 +66,14 @@ pub enum Rejection {
 pub struct Change {
     /// Peers that were added, changed or removed; none twice.
     pub touched: Vec<PublicKey>,
+    /// Whether the interface itself must be configured anew.
     pub location: bool,
+    /// What of the message could not be used.
     pub rejected: Vec<Rejection>,
 }
 
 impl Desired {
-    /// The state that a snapshot describes. `moment` is when the snapshot was received.
+    /// The state that a snapshot describes. `received_at` is on the clock of the maps.
     pub fn from_snapshot(
         snapshot: v1::Snapshot,
         received_at: u64,
@@ -125,10 +129,12 @@ impl Desired {
         Ok(change)
     }
 
+    /// What is wanted of this peer; `None` where it is to be gone.
     pub fn peer(&self, key: &PublicKey) -> Option<&Peer> {
         self.peers.get(key)
     }
 
+    /// Every wanted peer.
     pub fn peers(&self) -> impl Iterator<Item = (&PublicKey, &Peer)> {
         self.peers.iter()
     }

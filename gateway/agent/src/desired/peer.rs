@@ -28,11 +28,13 @@ pub enum PeerError {
 /// A peer of the location, with its session where it holds one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Mixed into the peer's handshakes.
     pub preshared_key: Option<PresharedKey>,
     /// Sorted, none twice, none with host bits.
     pub allowed_ips: Vec<IpNet>,
     /// Seconds; 0 for none.
     pub persistent_keepalive: u16,
+    /// `None` where the peer must be locked.
     pub session: Option<Session>,
 }
 

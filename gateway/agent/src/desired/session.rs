@@ -25,6 +25,7 @@ pub enum SessionError {
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
+    /// As it travels.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -39,9 +40,11 @@ impl fmt::Debug for SessionId {
 /// A granted session, its times on the clock of the maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// The same through all extensions.
     pub id: SessionId,
     /// Names this grant of it, see [`session_tag`].
     pub tag: u64,
+    /// Assurance of the login.
     pub level: Level,
     /// Nanoseconds.
     pub authenticated_at: u64,

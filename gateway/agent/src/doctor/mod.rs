@@ -13,6 +13,7 @@ use crate::config::AgentConfig;
 /// One thing that a gateway needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
+    /// Short and stable, for scripts.
     pub name: &'static str,
     /// Whether a gateway can work as it is.
     pub ok: bool,

@@ -18,7 +18,7 @@ pub(super) fn capabilities() -> Check {
     let missing: Vec<_> = NEEDED
         .iter()
         // Before CAP_BPF there was CAP_SYS_ADMIN, which still includes it.
-        .filter(|(number, _)| !has(*number) && !(*number == 39 && has(SYS_ADMIN)))
+        .filter(|(number, _)| !(has(*number) || *number == 39 && has(SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect();
     if missing.is_empty() {

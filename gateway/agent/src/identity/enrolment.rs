@@ -30,6 +30,7 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
+    /// Reads the enrolment in `state_dir`; [`IdentityError::NotEnrolled`] where there is none.
     pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
         let path = path(state_dir);
         let Some(text) = secret_file::read(&path)? else {

@@ -17,7 +17,10 @@ pub enum LinkMode {
     /// The agent makes the WireGuard interface where there is none, and configures it.
     Managed,
     /// Somebody else owns the interface of this index: only the programs are attached to it.
-    Existing { index: u32 },
+    Existing {
+        /// Of the interface.
+        index: u32,
+    },
 }
 
 /// A request that the kernel refused.
@@ -44,6 +47,8 @@ pub enum LinkError {
         interface: String,
         reason: String,
     },
+    #[error("cannot bring up {0}: its UDP port is taken by another program or interface")]
+    PortTaken(String),
     #[error("interface {0} is gone")]
     Gone(String),
 }
@@ -51,9 +56,13 @@ pub enum LinkError {
 /// A network device as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// The kernel's number for it; another interface of the same name has another one.
     pub index: u32,
+    /// Whether it is of WireGuard's kind.
     pub is_wireguard: bool,
+    /// Whether it is administratively up.
     pub is_up: bool,
+    /// Bytes.
     pub mtu: u32,
 }
 
@@ -84,6 +93,7 @@ impl Link {
         })
     }
 
+    /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -121,11 +131,13 @@ impl Link {
         }
     }
 
+    /// From here on packets pass; IPv6 addresses must have been set before.
     pub async fn set_up(&self, index: u32) -> Result<(), LinkError> {
         self.set("bring up", LinkUnspec::new_with_index(index).up().build())
             .await
     }
 
+    /// Takes the interface's routes and IPv6 addresses along.
     pub async fn set_down(&self, index: u32) -> Result<(), LinkError> {
         self.set(
             "take down",
@@ -134,6 +146,7 @@ impl Link {
         .await
     }
 
+    /// In bytes.
     pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), LinkError> {
         self.set(
             "set the MTU of",
@@ -159,6 +172,7 @@ impl Link {
             rtnetlink::Error::NetlinkError(message) => match -message.raw_code() {
                 libc::EPERM => LinkError::NotPermitted { action, interface },
                 libc::ENODEV => LinkError::Gone(interface),
+                libc::EADDRINUSE => LinkError::PortTaken(interface),
                 _ => LinkError::Netlink {
                     action,
                     interface,

@@ -18,6 +18,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// The interface need not exist yet.
     pub fn new(interface: impl Into<String>) -> Self {
         Self {
             interface: interface.into(),

@@ -58,7 +58,11 @@ fn apply(
 ) -> Result<(f64, Vec<u8>)> {
     let start = Instant::now();
     let datapath = Datapath::open(config)?;
-    ensure!(datapath.adopted() == adopts, "adopted: {}", datapath.adopted());
+    ensure!(
+        datapath.adopted() == adopts,
+        "adopted: {}",
+        datapath.adopted()
+    );
     let mut engine = Engine::new(datapath, Arc::clone(wireguard));
     engine.attach(ifindex)?;
     let outcome = engine.snapshot(v1::Snapshot::decode(message)?)?;
@@ -76,7 +80,10 @@ fn snapshot() -> v1::Snapshot {
         v1::Peer {
             public_key: key.to_vec(),
             preshared_key: Vec::new(),
-            allowed_ips: vec![format!("{address}/32"), format!("fd77::{:x}:{:x}/128", number >> 16, number & 0xffff)],
+            allowed_ips: vec![
+                format!("{address}/32"),
+                format!("fd77::{:x}:{:x}/128", number >> 16, number & 0xffff),
+            ],
             persistent_keepalive_s: 0,
             session: Some(v1::Session {
                 id,

@@ -63,7 +63,11 @@ async fn measure() -> Result<()> {
         flood.aim(device.address);
         let start = Instant::now();
         while flood.last_passed().is_none_or(|last| last < start) {
-            ensure!(start.elapsed() < Duration::from_secs(10), "no packet of {} passes", device.name);
+            ensure!(
+                start.elapsed() < Duration::from_secs(10),
+                "no packet of {} passes",
+                device.name
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(FLOOD).await;
@@ -125,7 +129,10 @@ async fn start(
     let listener = control.bind_gateways().await?;
     let serving = control.clone();
     tokio::spawn(async move {
-        if let Err(error) = serving.serve_gateways_on(listener, std::future::pending()).await {
+        if let Err(error) = serving
+            .serve_gateways_on(listener, std::future::pending())
+            .await
+        {
             eprintln!("control: {error}");
         }
     });
@@ -201,7 +208,11 @@ async fn connect(socket: std::path::PathBuf) -> Result<AdminClient<Channel>> {
 async fn in_sync(admin: &mut AdminClient<Channel>) -> Result<()> {
     let start = Instant::now();
     loop {
-        let gateways = admin.list_gateways(v1::ListRequest {}).await?.into_inner().gateways;
+        let gateways = admin
+            .list_gateways(v1::ListRequest {})
+            .await?
+            .into_inner()
+            .gateways;
         if !gateways.is_empty() && gateways.iter().all(|gateway| gateway.in_sync) {
             return Ok(());
         }
@@ -280,7 +291,9 @@ impl Flood {
                     match source.load(Ordering::Relaxed) {
                         0 => std::thread::sleep(Duration::from_millis(1)),
                         source => {
-                            gateway.device.send(&datagram(Ipv4Addr::from(source), SERVER))?;
+                            gateway
+                                .device
+                                .send(&datagram(Ipv4Addr::from(source), SERVER))?;
                         }
                     }
                 }
@@ -301,7 +314,13 @@ impl Flood {
                 }
             }
         });
-        Self { source, last, origin, stopping, sender }
+        Self {
+            source,
+            last,
+            origin,
+            stopping,
+            sender,
+        }
     }
 
     fn aim(&self, source: Ipv4Addr) {

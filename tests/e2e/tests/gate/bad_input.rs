@@ -228,6 +228,9 @@ fn inv1_an_occupied_wireguard_port_opens_nothing() -> Result<()> {
     gate.start()?;
     // Whether the service keeps trying or ends, it must say which port.
     let in_sync = gate.add_location(Options::default());
+    gate.show_logs();
+    let shown = run(gate.namespace().command("sh").args(["-c", "ip -d address show dev wg0; wg; ss -ulpn"]), "");
+    println!("{shown:?}");
     ensure!(
         in_sync.is_err(),
         "a gateway that cannot listen must not claim to be in order"

@@ -12,7 +12,9 @@ pub struct Fingerprint([u8; 32]);
 
 /// The text is not a fingerprint.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("a fingerprint is `sha256:` followed by 64 hex digits")]
+#[error(
+    "a CA fingerprint is `sha256:` followed by 64 hex digits, as `portcullis gateway add` and `device add` print it"
+)]
 pub struct FingerprintError;
 
 impl Fingerprint {
@@ -67,7 +69,15 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "sha256:", "sha256:00", "md5:00", &"0".repeat(64)] {
+        for text in [
+            "",
+            "sha256:",
+            "sha256:00",
+            "sha256:+f00",
+            "md5:00",
+            &"0".repeat(64),
+            &format!("sha256:{}", "é".repeat(32)),
+        ] {
             assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
         }
         let not_hex = format!("sha256:{}", "g".repeat(64));

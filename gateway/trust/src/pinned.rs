@@ -1,86 +1,58 @@
-//! Trust by fingerprint: the verifier of the one connection made before the CA is known.
+//! The verifier of the one connection that is made before the CA is known.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use sha2::{Digest as _, Sha256};
 
-/// SHA-256 of a CA certificate's DER encoding, written `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
+use crate::Fingerprint;
 
-/// The text is not a fingerprint.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "a CA fingerprint is `sha256:` and 64 hexadecimal digits, as `portcullis gateway add` prints it"
-)]
-pub struct FingerprintError;
-
-impl Fingerprint {
-    pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Sha256::digest(certificate).into())
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = FingerprintError;
-
-    fn from_str(text: &str) -> Result<Self, FingerprintError> {
-        // Colons between bytes are how openssl(1) prints a fingerprint.
-        let digits = text
-            .strip_prefix("sha256:")
-            .ok_or(FingerprintError)?
-            .replace(':', "");
-        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(FingerprintError);
-        }
-        let mut bytes = [0; 32];
-        for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| FingerprintError)?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Accepts a server only where its chain contains the CA of that fingerprint *and* the chain is
+/// Accepts a server only where its chain ends in the CA of that fingerprint *and* the chain is
 /// valid, for the server's name and the present time, with that CA as the only root.
 #[derive(Debug)]
-pub(crate) struct PinnedCa {
+pub struct PinnedCa {
     fingerprint: Fingerprint,
     provider: Arc<CryptoProvider>,
-    found: Mutex<Option<CertificateDer<'static>>>,
+    presented: Mutex<Option<CertificateDer<'static>>>,
+    accepted: Mutex<Option<CertificateDer<'static>>>,
 }
 
 impl PinnedCa {
-    pub(crate) fn new(fingerprint: Fingerprint) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+    /// Trusts the CA of this fingerprint, and nothing else.
+    pub fn new(fingerprint: Fingerprint) -> Self {
         Self {
             fingerprint,
-            provider,
-            found: Mutex::new(None),
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            presented: Mutex::default(),
+            accepted: Mutex::default(),
         }
     }
 
     /// The CA, once a server has been accepted.
-    pub(crate) fn ca(&self) -> Option<CertificateDer<'static>> {
-        self.found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub fn ca(&self) -> Option<CertificateDer<'static>> {
+        read(&self.accepted)
     }
+
+    /// Fingerprint of the CA that a server presented, accepted or not.
+    pub fn presented(&self) -> Option<Fingerprint> {
+        read(&self.presented).map(|ca| Fingerprint::of(&ca))
+    }
+
+    /// The provider of the algorithms by which it verifies.
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+}
+
+fn read(slot: &Mutex<Option<CertificateDer<'static>>>) -> Option<CertificateDer<'static>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn write(slot: &Mutex<Option<CertificateDer<'static>>>, ca: &CertificateDer<'_>) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(ca.clone().into_owned());
 }
 
 impl ServerCertVerifier for PinnedCa {
@@ -92,10 +64,12 @@ impl ServerCertVerifier for PinnedCa {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let ca = intermediates
-            .iter()
-            .find(|certificate| Fingerprint::of(certificate) == self.fingerprint)
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let (ca, between) = intermediates.split_last().ok_or_else(unknown)?;
+        write(&self.presented, ca);
+        if Fingerprint::of(ca) != self.fingerprint {
+            return Err(unknown());
+        }
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         let verified = WebPkiServerVerifier::builder_with_provider(
@@ -104,8 +78,8 @@ impl ServerCertVerifier for PinnedCa {
         )
         .build()
         .map_err(|error| Error::General(error.to_string()))?
-        .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(ca.clone().into_owned());
+        .verify_server_cert(end_entity, between, server_name, ocsp_response, now)?;
+        write(&self.accepted, ca);
         Ok(verified)
     }
 
@@ -191,20 +165,5 @@ mod tests {
         verify(&pin, &server(&other, "control.test"), &shown).expect_err("shown only");
         verify(&pin, &server(&ours, "control.test"), &[]).expect_err("no CA shown");
         assert_eq!(pin.ca(), None);
-    }
-
-    #[test]
-    fn a_fingerprint_is_parsed_strictly() {
-        let text = format!("sha256:{}", "0f".repeat(32));
-        let parsed: Fingerprint = text.parse().expect("valid");
-        assert_eq!(parsed.to_string(), text);
-        for bad in ["", "0f", "sha256:", "sha1:00", "sha256:+f00"] {
-            assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad}");
-        }
-        assert!(
-            format!("sha256:{}", "é".repeat(32))
-                .parse::<Fingerprint>()
-                .is_err()
-        );
     }
 }
