@@ -102,11 +102,25 @@ impl<A: Copy> Packet<A> {
     pub fn flow_key(&self, direction: Direction) -> FlowKey<A> {
         let from_peer = matches!(direction, Direction::FromPeer);
         let (peer, remote, peer_port, remote_port) = if from_peer {
-            (self.source, self.destination, self.source_port, self.destination_port)
+            (
+                self.source,
+                self.destination,
+                self.source_port,
+                self.destination_port,
+            )
         } else {
-            (self.destination, self.source, self.destination_port, self.source_port)
+            (
+                self.destination,
+                self.source,
+                self.destination_port,
+                self.source_port,
+            )
         };
-        let asking = if from_peer { Traits::ECHO_REPLY } else { Traits::ECHO_REQUEST };
+        let asking = if from_peer {
+            Traits::ECHO_REPLY
+        } else {
+            Traits::ECHO_REQUEST
+        };
         FlowKey {
             peer,
             remote,

@@ -4,6 +4,6 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext}
 
 /// Lets every packet go on.
 #[classifier]
-pub fn empty(_ctx: TcContext) -> i32 {
+pub(crate) fn empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }

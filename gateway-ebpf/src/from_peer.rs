@@ -7,7 +7,7 @@ use crate::{gate, maps};
 
 /// Decides about a packet from a peer.
 #[classifier]
-pub fn from_peer(ctx: TcContext) -> i32 {
+pub(crate) fn from_peer(ctx: TcContext) -> i32 {
     maps::keep();
     gate::handle(&ctx, Direction::FromPeer)
 }

@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::bpf_ktime_get_coarse_ns,
     programs::TcContext,
 };
 use gateway_common::{
@@ -13,7 +12,7 @@ use gateway_common::{
     verdict::{Reason, Verdict},
 };
 
-use crate::{emit, maps, parse::SkBuff, tables::Maps};
+use crate::{clock, emit, log, maps, parse::SkBuff, tables::Maps};
 
 /// Handles one packet and returns the TC action.
 ///
@@ -22,8 +21,7 @@ use crate::{emit, maps, parse::SkBuff, tables::Maps};
 /// on the hook. A drop is final in both.
 #[inline(always)]
 pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
-    // SAFETY: a helper without arguments (Linux 5.11).
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let now = clock::now();
     let bytes = SkBuff::new(ctx);
     // The interface has no link-layer header, and under program test-run `skb->protocol` means
     // nothing: the version nibble tells.
@@ -36,7 +34,12 @@ pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
 }
 
 #[inline(always)]
-fn verdict<A>(bytes: &SkBuff<'_>, direction: Direction, packet: Result<Packet<A>, Reason>, now: u64) -> i32
+fn verdict<A>(
+    bytes: &SkBuff<'_>,
+    direction: Direction,
+    packet: Result<Packet<A>, Reason>,
+    now: u64,
+) -> i32
 where
     A: Address,
     Maps: gateway_common::decide::Tables<A>,
@@ -46,8 +49,9 @@ where
         Ok(packet) => unfold(packet, now),
         Err(reason) => return unparsable(bytes, direction, reason, now),
     };
-    let decision = decide(&mut Maps, direction, &packet, now);
+    let decision = decide(&mut Maps { now }, direction, &packet, now);
     maps::count(counter_index(direction, decision.reason));
+    log::decided(bytes.context(), direction, decision);
     match decision.reason.verdict() {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => {
@@ -74,7 +78,11 @@ fn unfold<A>(mut packet: Packet<A>, now: u64) -> Packet<A> {
 #[inline(always)]
 fn unparsable(bytes: &SkBuff<'_>, direction: Direction, reason: Reason, now: u64) -> i32 {
     maps::count(counter_index(direction, reason));
-    let decision = Decision { reason, peer: NO_PEER };
+    let decision = Decision {
+        reason,
+        peer: NO_PEER,
+    };
+    log::decided(bytes.context(), direction, decision);
     emit::dropped::<gateway_common::abi::AddressV6>(bytes.len(), direction, None, decision, now);
     TC_ACT_SHOT
 }

@@ -6,11 +6,18 @@ use core::ptr;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie, ring_buf::RingBufEntry},
+    maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie, ring_buf::RingBufEntry,
+    },
 };
 use gateway_common::abi::{
-    self, AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerKey, PeerState,
-    ServiceKey, Settings,
+    self, AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState,
+    PeerKey, PeerState, ServiceKey, Settings,
+};
+
+use crate::{
+    clock::Tick,
+    flows::{COPIES, Copied},
 };
 
 const PEERS_DEFAULT: u32 = 1024;
@@ -27,27 +34,36 @@ static PEERS: Array<PeerState> = Array::with_max_entries(PEERS_DEFAULT, BPF_F_MM
 #[map]
 static PEER_KEYS: Array<PeerKey> = Array::with_max_entries(PEERS_DEFAULT, BPF_F_MMAPABLE);
 #[map]
-static PEER_V4: HashMap<AddressV4, u32> = HashMap::with_max_entries(PEERS_DEFAULT, BPF_F_NO_PREALLOC);
+static PEER_V4: HashMap<AddressV4, u32> = HashMap::with_max_entries(PEERS_DEFAULT, 0);
 #[map]
-static PEER_V6: HashMap<AddressV6, u32> = HashMap::with_max_entries(PEERS_DEFAULT, BPF_F_NO_PREALLOC);
+static PEER_V6: HashMap<AddressV6, u32> = HashMap::with_max_entries(PEERS_DEFAULT, 0);
 #[map]
 static WIDE_V4: LpmTrie<AddressV4, u32> = LpmTrie::with_max_entries(PEERS_DEFAULT, 0);
 #[map]
 static WIDE_V6: LpmTrie<AddressV6, u32> = LpmTrie::with_max_entries(PEERS_DEFAULT, 0);
 #[map]
-static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(SERVICES_MOST, BPF_F_NO_PREALLOC);
+static SERVICES: HashMap<ServiceKey, u8> =
+    HashMap::with_max_entries(SERVICES_MOST, BPF_F_NO_PREALLOC);
 #[map]
 static FLOWS_V4: LruHashMap<FlowKeyV4, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
 #[map]
 static FLOWS_V6: LruHashMap<FlowKeyV6, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
 #[map]
-static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> = LruHashMap::with_max_entries(FRAGMENTS_MOST, 0);
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> =
+    LruHashMap::with_max_entries(FRAGMENTS_MOST, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::COUNTERS, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 #[map]
 static EVENT_WINDOW: PerCpuArray<EventWindow> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static COPIES_V4: PerCpuArray<Copied<AddressV4>> = PerCpuArray::with_max_entries(COPIES, 0);
+#[map]
+static COPIES_V6: PerCpuArray<Copied<AddressV6>> = PerCpuArray::with_max_entries(COPIES, 0);
+#[map]
+static TICK: PerCpuArray<Tick> = PerCpuArray::with_max_entries(1, 0);
 
 /// How many events this CPU has sent in the present window.
 #[repr(C)]
@@ -103,7 +119,8 @@ pub(crate) fn touch(index: u32, now: u64) {
 #[inline(always)]
 pub(crate) fn peer_v4(settings: &Settings, address: AddressV4) -> Option<u32> {
     if let Some(index) = PEER_V4.get_ptr(address) {
-        // SAFETY: as for `read!`. Elements of this map are freed after a grace period only.
+        // SAFETY: as for `read!`. Userspace lets a grace period pass between deleting an element and
+        // inserting one, so this is still the address's own.
         return Some(unsafe { ptr::read_volatile(index) });
     }
     if settings.flags & Settings::WIDE_V4 == 0 {
@@ -151,24 +168,38 @@ fn read_flow(value: *const FlowState) -> FlowState {
 }
 
 #[inline(always)]
-pub(crate) fn flow_v4(key: &FlowKeyV4) -> Option<FlowState> {
+pub(crate) fn shared_v4(key: &FlowKeyV4) -> Option<FlowState> {
     FLOWS_V4.get_ptr(key).map(read_flow)
 }
 
 #[inline(always)]
-pub(crate) fn flow_v6(key: &FlowKeyV6) -> Option<FlowState> {
+pub(crate) fn shared_v6(key: &FlowKeyV6) -> Option<FlowState> {
     FLOWS_V6.get_ptr(key).map(read_flow)
 }
 
-// A flow that cannot be stored is decided anew for each packet of the peer; replies are dropped.
 #[inline(always)]
-pub(crate) fn store_flow_v4(key: &FlowKeyV4, state: &FlowState) {
-    let _ = FLOWS_V4.insert(key, state, u64::from(BPF_ANY));
+pub(crate) fn store_v4(key: &FlowKeyV4, state: &FlowState, flags: u32) -> bool {
+    FLOWS_V4.insert(key, state, u64::from(flags)).is_ok()
 }
 
 #[inline(always)]
-pub(crate) fn store_flow_v6(key: &FlowKeyV6, state: &FlowState) {
-    let _ = FLOWS_V6.insert(key, state, u64::from(BPF_ANY));
+pub(crate) fn store_v6(key: &FlowKeyV6, state: &FlowState, flags: u32) -> bool {
+    FLOWS_V6.insert(key, state, u64::from(flags)).is_ok()
+}
+
+#[inline(always)]
+pub(crate) fn copy_v4(slot: u32) -> Option<*mut Copied<AddressV4>> {
+    COPIES_V4.get_ptr_mut(slot)
+}
+
+#[inline(always)]
+pub(crate) fn copy_v6(slot: u32) -> Option<*mut Copied<AddressV6>> {
+    COPIES_V6.get_ptr_mut(slot)
+}
+
+#[inline(always)]
+pub(crate) fn tick() -> Option<*mut Tick> {
+    TICK.get_ptr_mut(0)
 }
 
 #[inline(always)]

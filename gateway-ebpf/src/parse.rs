@@ -29,7 +29,20 @@ impl<'a> SkBuff<'a> {
                 let _ = ctx.pull_data(if len < NEAR { len } else { NEAR });
             }
         }
-        Self { ctx, data: ctx.data(), end: ctx.data_end(), len }
+        Self {
+            ctx,
+            data: ctx.data(),
+            end: ctx.data_end(),
+            len,
+        }
+    }
+}
+
+impl SkBuff<'_> {
+    /// The context that the program was called with.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &TcContext {
+        self.ctx
     }
 }
 
@@ -61,7 +74,11 @@ impl Bytes for SkBuff<'_> {
                 words.as_mut_ptr().cast(),
                 (4 * N) as u32,
             );
-            if failed == 0 { Some(words.assume_init()) } else { None }
+            if failed == 0 {
+                Some(words.assume_init())
+            } else {
+                None
+            }
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use gateway_common::{
     abi::{
-        AddressV4, AddressV6, Direction, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerState,
-        ServiceKey, Settings,
+        AddressV4, AddressV6, Direction, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey,
+        FragmentState, PeerState, ServiceKey, Settings,
     },
     decide::{Requirement, Tables, gate},
 };
 
-use crate::maps;
+use crate::{flows, maps};
 
-/// All maps.
-pub(crate) struct Maps;
+/// All maps, at one moment.
+pub(crate) struct Maps {
+    pub(crate) now: u64,
+}
 
 macro_rules! tables {
     ($address:ty, $key:ty, $peer_of:ident, $flow:ident, $store_flow:ident) => {
@@ -33,7 +35,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn flow(&self, key: &$key) -> Option<FlowState> {
-                maps::$flow(key)
+                flows::$flow(key, self.now)
             }
 
             #[inline(always)]
@@ -60,7 +62,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn store_flow(&mut self, key: &$key, state: &FlowState) {
-                maps::$store_flow(key, state);
+                flows::$store_flow(key, state, self.now);
             }
 
             #[inline(always)]
@@ -76,5 +78,5 @@ macro_rules! tables {
     };
 }
 
-tables!(AddressV4, FlowKeyV4, peer_v4, flow_v4, store_flow_v4);
-tables!(AddressV6, FlowKeyV6, peer_v6, flow_v6, store_flow_v6);
+tables!(AddressV4, FlowKeyV4, peer_v4, get_v4, put_v4);
+tables!(AddressV6, FlowKeyV6, peer_v6, get_v6, put_v6);

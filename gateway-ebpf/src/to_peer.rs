@@ -7,6 +7,6 @@ use crate::gate;
 
 /// Decides about a packet towards a peer.
 #[classifier]
-pub fn to_peer(ctx: TcContext) -> i32 {
+pub(crate) fn to_peer(ctx: TcContext) -> i32 {
     gate::handle(&ctx, Direction::ToPeer)
 }

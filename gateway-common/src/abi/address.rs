@@ -20,14 +20,26 @@ pub struct AddressV4(pub u32);
 /// An IPv6 address, sixteen bytes in network order read as four words.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Hash)]
+#[expect(
+    clippy::derived_hash_with_manual_eq,
+    reason = "the comparison below is of the same words"
+)]
 pub struct AddressV6(pub [u32; 4]);
 
 // By hand: derived, it becomes a call to memcmp, which the kernel side has not.
 impl PartialEq for AddressV6 {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
+        self.differs(other) == 0
+    }
+}
+
+impl AddressV6 {
+    /// 0 for the same address, without a branch.
+    #[inline(always)]
+    pub(super) const fn differs(&self, other: &Self) -> u32 {
         let (a, b) = (&self.0, &other.0);
-        ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) == 0
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])
     }
 }
 

@@ -40,6 +40,9 @@ const SPREAD: [u64; 5] = [
 pub trait Check {
     /// A 64-bit digest of the key, cheap enough for every packet.
     fn check(&self) -> u64;
+
+    /// Whether both are the same key, in one comparison.
+    fn same(&self, other: &Self) -> bool;
 }
 
 #[inline(always)]
@@ -64,6 +67,12 @@ impl Check for FlowKeyV4 {
     fn check(&self) -> u64 {
         spread(self.peer.0, self.remote.0, 0).wrapping_add(spread(self.ports(), self.kind(), 1))
     }
+
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        let addresses = (self.peer.0 ^ other.peer.0) | (self.remote.0 ^ other.remote.0);
+        (addresses | (self.ports() ^ other.ports()) | (self.kind() ^ other.kind())) == 0
+    }
 }
 
 impl Check for FlowKeyV6 {
@@ -75,6 +84,12 @@ impl Check for FlowKeyV6 {
             .wrapping_add(spread(remote[0], remote[1], 2))
             .wrapping_add(spread(remote[2], remote[3], 3))
             .wrapping_add(spread(self.ports(), self.kind(), 4))
+    }
+
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        let rest = (self.ports() ^ other.ports()) | (self.kind() ^ other.kind());
+        self.peer.differs(&other.peer) | self.remote.differs(&other.remote) | rest == 0
     }
 }
 

@@ -44,10 +44,10 @@ pub struct FragmentState {
     pub pad: [u8; 2],
 }
 
-impl Check for FragmentKey {
-    // The flow's digest, with the identification where the ports are.
+impl FragmentKey {
+    /// As a flow's key, with the identification where the ports are.
     #[inline(always)]
-    fn check(&self) -> u64 {
+    const fn as_flow(&self) -> FlowKeyV6 {
         FlowKeyV6 {
             peer: self.source,
             remote: self.destination,
@@ -57,6 +57,17 @@ impl Check for FragmentKey {
             remote_asks: self.direction,
             pad: 0,
         }
-        .check()
+    }
+}
+
+impl Check for FragmentKey {
+    #[inline(always)]
+    fn check(&self) -> u64 {
+        self.as_flow().check()
+    }
+
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        self.as_flow().same(&other.as_flow())
     }
 }

@@ -1,11 +1,14 @@
 //! The map types may cross the system call as bytes.
-#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait; the types are plain data, see each")]
+#![expect(
+    unsafe_code,
+    reason = "aya::Pod is an unsafe trait; the types are plain data, see each"
+)]
 
 use aya::Pod;
 
 use super::{
-    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, LpmKey, PeerKey, PeerState,
-    ServiceKey, Settings,
+    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState,
+    LpmKey, PeerKey, PeerState, ServiceKey, Settings,
 };
 
 macro_rules! pod {
@@ -19,6 +22,18 @@ macro_rules! pod {
 }
 
 pod!(
-    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, LpmKey<AddressV4>,
-    LpmKey<AddressV6>, PeerKey, PeerState, ServiceKey, Settings,
+    AddressV4,
+    AddressV6,
+    Event,
+    FlowKeyV4,
+    FlowKeyV6,
+    FlowState,
+    FragmentKey,
+    FragmentState,
+    LpmKey<AddressV4>,
+    LpmKey<AddressV6>,
+    PeerKey,
+    PeerState,
+    ServiceKey,
+    Settings,
 );

@@ -22,7 +22,12 @@ pub const fn timeout(protocol: u8, flags: u8) -> u64 {
 
 /// The entry with a verdict made now.
 #[inline(always)]
-pub(super) fn cached(flow: &FlowState, peer: &PeerState, settings: &Settings, grant: Grant) -> FlowState {
+pub(super) fn cached(
+    flow: &FlowState,
+    peer: &PeerState,
+    settings: &Settings,
+    grant: Grant,
+) -> FlowState {
     let mut next = *flow;
     next.generation = peer.generation;
     next.epoch = settings.epoch;
@@ -38,7 +43,12 @@ pub(super) fn cached(flow: &FlowState, peer: &PeerState, settings: &Settings, gr
 /// Takes a passed packet into account; returns whether the entry is worth writing. Expiry moves only
 /// when an eighth of the timeout has gone, so that most packets write nothing.
 #[inline(always)]
-pub(super) fn refresh(flow: &mut FlowState, direction: Direction, traits: Traits, now: u64) -> bool {
+pub(super) fn refresh(
+    flow: &mut FlowState,
+    direction: Direction,
+    traits: Traits,
+    now: u64,
+) -> bool {
     let seen = match direction {
         Direction::FromPeer => FlowState::SEEN_FROM_PEER,
         Direction::ToPeer => FlowState::SEEN_TO_PEER,

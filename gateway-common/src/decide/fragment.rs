@@ -2,7 +2,9 @@
 
 use super::{Decision, Tables, session, touch};
 use crate::{
-    abi::{Address, Check as _, Direction, FlowState, FragmentKey, FragmentState, NO_PEER, Settings},
+    abi::{
+        Address, Check as _, Direction, FlowState, FragmentKey, FragmentState, NO_PEER, Settings,
+    },
     clock::SECOND,
     packet::Packet,
     verdict::Reason,
@@ -19,7 +21,11 @@ fn key<A: Address>(direction: Direction, packet: &Packet<A>) -> FragmentKey {
         source: packet.source.mapped(),
         destination: packet.destination.mapped(),
         id: packet.fragment_id,
-        protocol: if size_of::<A>() == 4 { packet.traits.protocol() } else { IPV6_FRAGMENT },
+        protocol: if size_of::<A>() == 4 {
+            packet.traits.protocol()
+        } else {
+            IPV6_FRAGMENT
+        },
         direction: direction as u8,
         pad: 0,
     }
@@ -60,9 +66,15 @@ pub(super) fn later<A: Address, T: Tables<A>>(
 ) -> Decision {
     let key = key(direction, packet);
     let Some(first) = tables.fragment(&key) else {
-        return Decision { reason: Reason::FragmentWithoutFirst, peer: NO_PEER };
+        return Decision {
+            reason: Reason::FragmentWithoutFirst,
+            peer: NO_PEER,
+        };
     };
-    let decision = |reason| Decision { reason, peer: first.peer };
+    let decision = |reason| Decision {
+        reason,
+        peer: first.peer,
+    };
     let Some(peer) = tables.peer(first.peer) else {
         return decision(Reason::MissingState);
     };
@@ -71,7 +83,10 @@ pub(super) fn later<A: Address, T: Tables<A>>(
         || first.incarnation != peer.incarnation
         || first.epoch != settings.epoch
     {
-        return Decision { reason: Reason::FragmentWithoutFirst, peer: NO_PEER };
+        return Decision {
+            reason: Reason::FragmentWithoutFirst,
+            peer: NO_PEER,
+        };
     }
     let reason = if first.flags & FlowState::NO_SESSION != 0 {
         Reason::OpenService

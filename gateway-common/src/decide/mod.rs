@@ -18,7 +18,10 @@ pub use fragment::FRAGMENT_TIMEOUT;
 pub use tables::{Requirement, Tables, gate};
 
 use crate::{
-    abi::{Address, Check, Direction, FlowKey, FlowState, Level, NO_PEER, PeerState, ServiceKey, Settings},
+    abi::{
+        Address, Check, Direction, FlowKey, FlowState, Level, NO_PEER, PeerState, ServiceKey,
+        Settings,
+    },
     clock,
     packet::{Packet, Traits},
     verdict::{Reason, Verdict},
@@ -42,7 +45,10 @@ where
     FlowKey<A>: Check,
 {
     let Some(settings) = tables.settings() else {
-        return Decision { reason: Reason::MissingState, peer: NO_PEER };
+        return Decision {
+            reason: Reason::MissingState,
+            peer: NO_PEER,
+        };
     };
     if packet.traits.has(Traits::LATER_FRAGMENT) {
         return fragment::later(tables, &settings, direction, packet, now);
@@ -55,7 +61,14 @@ where
         && let Some(peer) = tables.peer(flow.peer)
         && flow.incarnation == peer.incarnation
     {
-        let attempt = Attempt { settings: &settings, direction, packet, now, index: flow.peer, peer: &peer };
+        let attempt = Attempt {
+            settings: &settings,
+            direction,
+            packet,
+            now,
+            index: flow.peer,
+            peer: &peer,
+        };
         let reason = known(tables, &attempt, &key, &flow);
         // A flow that the other side opened and may no longer have opened: the peer may open its own.
         let retry = matches!(reason.verdict(), Verdict::Drop)
@@ -63,7 +76,10 @@ where
             && flow.opener != direction as u8
             && !packet.traits.has(Traits::ERROR);
         if !retry {
-            return Decision { reason, peer: flow.peer };
+            return Decision {
+                reason,
+                peer: flow.peer,
+            };
         }
     }
     open(tables, &settings, direction, packet, &key, now)
@@ -90,19 +106,35 @@ struct Grant {
 impl Grant {
     #[inline(always)]
     const fn reason(self) -> Reason {
-        if self.no_session { Reason::OpenService } else { Reason::Session }
+        if self.no_session {
+            Reason::OpenService
+        } else {
+            Reason::Session
+        }
     }
 }
 
 /// A packet of a flow that was permitted before.
 #[inline(always)]
-fn known<A, T>(tables: &mut T, attempt: &Attempt<'_, A>, key: &FlowKey<A>, flow: &FlowState) -> Reason
+fn known<A, T>(
+    tables: &mut T,
+    attempt: &Attempt<'_, A>,
+    key: &FlowKey<A>,
+    flow: &FlowState,
+) -> Reason
 where
     A: Address,
     T: Tables<A>,
     FlowKey<A>: Check,
 {
-    let &Attempt { settings, direction, packet, now, index, peer } = attempt;
+    let &Attempt {
+        settings,
+        direction,
+        packet,
+        now,
+        index,
+        peer,
+    } = attempt;
     let error = packet.traits.has(Traits::ERROR);
     // From the peer, only the peer itself may report on its flows; a router may report to it.
     if error && matches!(direction, Direction::FromPeer) && packet.sender != packet.source {
@@ -121,7 +153,11 @@ where
         }
     } else {
         // The session or the policy changed: decide again, as for the packet that opened the flow.
-        let opener = if flow.opener == Direction::FromPeer as u8 { Direction::FromPeer } else { Direction::ToPeer };
+        let opener = if flow.opener == Direction::FromPeer as u8 {
+            Direction::FromPeer
+        } else {
+            Direction::ToPeer
+        };
         match authorise(tables, settings, opener, key, peer, now) {
             Ok(grant) => {
                 next = flow::cached(flow, peer, settings, grant);
@@ -159,9 +195,15 @@ where
     FlowKey<A>: Check,
 {
     let Some(index) = tables.peer_of(settings, key.peer) else {
-        return Decision { reason: Reason::UnknownPeer, peer: NO_PEER };
+        return Decision {
+            reason: Reason::UnknownPeer,
+            peer: NO_PEER,
+        };
     };
-    let decision = |reason| Decision { reason, peer: index };
+    let decision = |reason| Decision {
+        reason,
+        peer: index,
+    };
     if packet.traits.has(Traits::ERROR) {
         return decision(Reason::IcmpErrorWithoutFlow);
     }
@@ -210,10 +252,15 @@ where
     A: Address,
     T: Tables<A>,
 {
-    let no_session = Grant { no_session: true, level: Level::None, fresh_until: u64::MAX };
+    let no_session = Grant {
+        no_session: true,
+        level: Level::None,
+        fresh_until: u64::MAX,
+    };
     let port = match opener {
         Direction::FromPeer => {
-            if settings.service_filter & ServiceKey::filter_bit(key.remote_port, key.protocol) != 0 {
+            if settings.service_filter & ServiceKey::filter_bit(key.remote_port, key.protocol) != 0
+            {
                 let service = ServiceKey {
                     address: key.remote.mapped(),
                     port: key.remote_port,
@@ -228,7 +275,8 @@ where
         }
         Direction::ToPeer => key.peer_port,
     };
-    let Some(required) = tables.requirement(peer.policy, opener, key.remote, key.protocol, port) else {
+    let Some(required) = tables.requirement(peer.policy, opener, key.remote, key.protocol, port)
+    else {
         return Err(match opener {
             Direction::FromPeer => Reason::NoRule,
             Direction::ToPeer => Reason::Unsolicited,
@@ -250,13 +298,23 @@ where
     if now >= fresh_until {
         return Err(Reason::NotFresh);
     }
-    Ok(Grant { no_session: false, level: required.level, fresh_until })
+    Ok(Grant {
+        no_session: false,
+        level: required.level,
+        fresh_until,
+    })
 }
 
 /// Notes a passed packet from the peer as activity (invariant 2). A session that is over stays
 /// over: what passes without one must not wake it.
 #[inline(always)]
-fn touch<A, T: Tables<A>>(tables: &mut T, direction: Direction, index: u32, peer: &PeerState, now: u64) {
+fn touch<A, T: Tables<A>>(
+    tables: &mut T,
+    direction: Direction,
+    index: u32,
+    peer: &PeerState,
+    now: u64,
+) {
     if matches!(direction, Direction::FromPeer)
         && clock::activity_due(peer.last_activity, now)
         && session::blocks(peer, now).is_none()
@@ -264,6 +322,3 @@ fn touch<A, T: Tables<A>>(tables: &mut T, direction: Direction, index: u32, peer
         tables.touch(index, now);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,8 @@
 //! What the decision reads and writes.
 
 use crate::abi::{
-    Direction, FlowKey, FlowState, FragmentKey, FragmentState, Level, PeerState, ServiceKey, Settings,
+    Direction, FlowKey, FlowState, FragmentKey, FragmentState, Level, PeerState, ServiceKey,
+    Settings,
 };
 
 /// What a matching rule asks of a session.
@@ -59,7 +60,10 @@ pub trait Tables<A> {
 #[inline(always)]
 pub const fn gate(direction: Direction) -> Option<Requirement> {
     match direction {
-        Direction::FromPeer => Some(Requirement { level: Level::Mfa, max_age: None }),
+        Direction::FromPeer => Some(Requirement {
+            level: Level::Mfa,
+            max_age: None,
+        }),
         Direction::ToPeer => None,
     }
 }

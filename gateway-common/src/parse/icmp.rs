@@ -43,9 +43,17 @@ pub(super) fn classify<A>(number: u8) -> Type {
 pub(super) fn echo(of: Type, protocol: u8, id: u16) -> Transport {
     let traits = Traits::new(protocol, 0);
     if matches!(of, Type::EchoRequest) {
-        Transport { source_port: id, destination_port: 0, traits: traits.with(Traits::ECHO_REQUEST) }
+        Transport {
+            source_port: id,
+            destination_port: 0,
+            traits: traits.with(Traits::ECHO_REQUEST),
+        }
     } else {
-        Transport { source_port: 0, destination_port: id, traits: traits.with(Traits::ECHO_REPLY) }
+        Transport {
+            source_port: 0,
+            destination_port: id,
+            traits: traits.with(Traits::ECHO_REPLY),
+        }
     }
 }
 
@@ -53,7 +61,11 @@ pub(super) fn echo(of: Type, protocol: u8, id: u16) -> Transport {
 #[inline(always)]
 pub(super) fn reply_to(quoted: Transport) -> Transport {
     const ECHO: u32 = Traits::ECHO_REQUEST | Traits::ECHO_REPLY;
-    let swapped = if quoted.traits.has(ECHO) { quoted.traits.0 ^ ECHO } else { quoted.traits.0 };
+    let swapped = if quoted.traits.has(ECHO) {
+        quoted.traits.0 ^ ECHO
+    } else {
+        quoted.traits.0
+    };
     Transport {
         source_port: quoted.destination_port,
         destination_port: quoted.source_port,

@@ -40,7 +40,9 @@ pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV4>, Reason> {
     } else {
         match transport::parse::<B, AddressV4, false>(bytes, header_length, end, protocol) {
             // RFC 1858: a first fragment too short for its header evades filters that go by it.
-            Err(Reason::Truncated) if matches!(fragment, Fragment::First) => return Err(Reason::TinyFragment),
+            Err(Reason::Truncated) if matches!(fragment, Fragment::First) => {
+                return Err(Reason::TinyFragment);
+            }
             payload => payload?,
         }
     };
@@ -64,7 +66,13 @@ fn finish<B: Bytes>(
             if !matches!(fragment, Fragment::Whole) {
                 return Err(Reason::IcmpErrorWithoutFlow);
             }
-            return quoting(bytes, header_length + icmp::HEADER, end, AddressV4(source), AddressV4(destination));
+            return quoting(
+                bytes,
+                header_length + icmp::HEADER,
+                end,
+                AddressV4(source),
+                AddressV4(destination),
+            );
         }
     };
     Ok(Packet {
@@ -119,20 +127,19 @@ fn options<B: Bytes>(bytes: &B, header_length: u32) -> Result<(), Reason> {
             }
         }
     }
-    if at < header_length { Err(Reason::BadOptions) } else { Ok(()) }
+    if at < header_length {
+        Err(Reason::BadOptions)
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]
 fn option_byte<B: Bytes>(bytes: &B, at: u32) -> Result<u8, Reason> {
     let [word] = bytes.far::<1>(at & !3).ok_or(Reason::Truncated)?;
-    let [a, b, c, d] = word.to_ne_bytes();
-    // A match, since the kernel's verifier wants no variable index into the stack.
-    Ok(match at & 3 {
-        0 => a,
-        1 => b,
-        2 => c,
-        _ => d,
-    })
+    // A shift, since the kernel's verifier wants neither a variable index into the stack nor four ways
+    // to go on from here.
+    Ok((u32::from_le(word) >> (8 * (at & 3))) as u8)
 }
 
 /// The packet that an ICMP error stands for: a reply to the one quoted at `at`.
@@ -147,7 +154,8 @@ fn quoting<B: Bytes>(
     if at + HEADER > end {
         return Err(Reason::Truncated);
     }
-    let [first, fragment, time_protocol, source, destination] = bytes.far::<5>(at).ok_or(Reason::Truncated)?;
+    let [first, fragment, time_protocol, source, destination] =
+        bytes.far::<5>(at).ok_or(Reason::Truncated)?;
     let header_length = u32::from(byte(first, 0) & 0xf) * 4;
     if byte(first, 0) >> 4 != 4 || header_length < HEADER {
         return Err(Reason::BadHeader);

@@ -23,7 +23,8 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// Parses an IPv6 packet.
 #[inline(always)]
 pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV6>, Reason> {
-    let [first, lengths, s0, s1, s2, s3, d0, d1, d2, d3] = bytes.near::<10>(0).ok_or(Reason::Truncated)?;
+    let [first, lengths, s0, s1, s2, s3, d0, d1, d2, d3] =
+        bytes.near::<10>(0).ok_or(Reason::Truncated)?;
     if byte(first, 0) >> 4 != 6 {
         return Err(Reason::BadHeader);
     }
@@ -36,7 +37,12 @@ pub fn parse<B: Bytes>(bytes: &B) -> Result<Packet<AddressV6>, Reason> {
     let next = byte(lengths, 2);
     if !is_extension(next) {
         let payload = transport::parse::<B, AddressV6, true>(bytes, HEADER, end, next)?;
-        let chain = Chain { protocol: next, offset: HEADER, fragment: Fragment::Whole, id: 0 };
+        let chain = Chain {
+            protocol: next,
+            offset: HEADER,
+            fragment: Fragment::Whole,
+            id: 0,
+        };
         return finish(bytes, source, destination, end, &chain, payload);
     }
     let chain = walk(bytes, HEADER, end, next)?;
@@ -70,14 +76,23 @@ const fn is_extension(next: u8) -> bool {
 /// Walks the extension headers that begin at `offset`.
 #[inline(always)]
 fn walk<B: Bytes>(bytes: &B, offset: u32, end: u32, next: u8) -> Result<Chain, Reason> {
-    let mut chain = Chain { protocol: next, offset, fragment: Fragment::Whole, id: 0 };
+    let mut chain = Chain {
+        protocol: next,
+        offset,
+        fragment: Fragment::Whole,
+        id: 0,
+    };
     let mut fragmented = false;
     for i in 0..MOST_EXTENSIONS {
         if !is_extension(chain.protocol) {
             return Ok(chain);
         }
         if chain.offset + 8 > end {
-            return Err(if fragmented { Reason::TinyFragment } else { Reason::Truncated });
+            return Err(if fragmented {
+                Reason::TinyFragment
+            } else {
+                Reason::Truncated
+            });
         }
         let [first, second] = bytes.far::<2>(chain.offset).ok_or(Reason::Truncated)?;
         let next = byte(first, 0);
@@ -89,7 +104,8 @@ fn walk<B: Bytes>(bytes: &B, offset: u32, end: u32, next: u8) -> Result<Chain, R
                 fragmented = true;
                 let word = half(first, 1);
                 chain.offset += 8;
-                chain.fragment = super::fragment(u32::from(word & !7), word & 1 != 0, end - chain.offset)?;
+                chain.fragment =
+                    super::fragment(u32::from(word & !7), word & 1 != 0, end - chain.offset)?;
                 chain.id = second;
                 if matches!(chain.fragment, Fragment::Later) {
                     chain.protocol = next;
@@ -105,7 +121,11 @@ fn walk<B: Bytes>(bytes: &B, offset: u32, end: u32, next: u8) -> Result<Chain, R
                 }
                 chain.offset += (u32::from(byte(first, 1)) + 1) * 8;
                 if chain.offset > end {
-                    return Err(if fragmented { Reason::TinyFragment } else { Reason::Truncated });
+                    return Err(if fragmented {
+                        Reason::TinyFragment
+                    } else {
+                        Reason::Truncated
+                    });
                 }
             }
         }

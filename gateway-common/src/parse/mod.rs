@@ -105,7 +105,7 @@ fn fragment(offset: u32, more: bool, payload: u32) -> Result<Fragment, Reason> {
         return Ok(Fragment::Whole);
     }
     // All but the last are whole multiples of eight, none is empty, and the sum has its limit.
-    if payload == 0 || (more && payload % 8 != 0) || offset + payload > LONGEST_DATAGRAM {
+    if payload == 0 || (more && !payload.is_multiple_of(8)) || offset + payload > LONGEST_DATAGRAM {
         return Err(Reason::BadFragment);
     }
     if offset == 0 {

@@ -19,7 +19,11 @@ impl Transport {
     /// Of a protocol without ports, or a later fragment.
     #[inline(always)]
     pub(super) const fn without_ports(protocol: u8) -> Self {
-        Self { source_port: 0, destination_port: 0, traits: Traits::new(protocol, 0) }
+        Self {
+            source_port: 0,
+            destination_port: 0,
+            traits: Traits::new(protocol, 0),
+        }
     }
 }
 
@@ -53,7 +57,10 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
             if header < TCP_HEADER || header > room {
                 return Err(Reason::BadHeader);
             }
-            Ok(Payload::Transport(with_ports(ports, Traits::new(protocol, byte(flags, 1)))))
+            Ok(Payload::Transport(with_ports(
+                ports,
+                Traits::new(protocol, byte(flags, 1)),
+            )))
         }
         protocol::UDP => {
             if room < SHORT_HEADER {
@@ -65,7 +72,10 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
             if length != 0 && u32::from(length) < SHORT_HEADER {
                 return Err(Reason::BadHeader);
             }
-            Ok(Payload::Transport(with_ports(ports, Traits::new(protocol, 0))))
+            Ok(Payload::Transport(with_ports(
+                ports,
+                Traits::new(protocol, 0),
+            )))
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if (protocol == protocol::ICMP) != (size_of::<A>() == 4) {
@@ -88,7 +98,11 @@ pub(super) fn parse<B: Bytes, A: Address, const NEAR: bool>(
 
 /// Reads what an ICMP error quotes of a transport header: eight bytes are enough for a flow.
 #[inline(always)]
-pub(super) fn quoted<B: Bytes, A: Address>(bytes: &B, offset: u32, protocol: u8) -> Result<Transport, Reason> {
+pub(super) fn quoted<B: Bytes, A: Address>(
+    bytes: &B,
+    offset: u32,
+    protocol: u8,
+) -> Result<Transport, Reason> {
     match protocol {
         protocol::TCP | protocol::UDP => {
             let [ports] = bytes.far::<1>(offset).ok_or(Reason::Truncated)?;
@@ -108,10 +122,22 @@ pub(super) fn quoted<B: Bytes, A: Address>(bytes: &B, offset: u32, protocol: u8)
 
 #[inline(always)]
 fn with_ports(ports: u32, traits: Traits) -> Transport {
-    Transport { source_port: half(ports, 0), destination_port: half(ports, 1), traits }
+    Transport {
+        source_port: half(ports, 0),
+        destination_port: half(ports, 1),
+        traits,
+    }
 }
 
 #[inline(always)]
-fn words<B: Bytes, const NEAR: bool, const N: usize>(bytes: &B, offset: u32) -> Result<[u32; N], Reason> {
-    if NEAR { bytes.near(offset) } else { bytes.far(offset) }.ok_or(Reason::Truncated)
+fn words<B: Bytes, const NEAR: bool, const N: usize>(
+    bytes: &B,
+    offset: u32,
+) -> Result<[u32; N], Reason> {
+    if NEAR {
+        bytes.near(offset)
+    } else {
+        bytes.far(offset)
+    }
+    .ok_or(Reason::Truncated)
 }

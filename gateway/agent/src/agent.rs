@@ -6,21 +6,23 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_proto::v1::{ControlMessage, control_message::Message};
+use portcullis_proto::v1::control_message::Message;
 
 use crate::backoff::Backoff;
 use crate::blocking::blocking;
 use crate::chores::{Chore, Chores};
 use crate::config::{AgentConfig, ConfigError};
 use crate::datapath::{Datapath, DatapathError};
+use crate::debug_log::DebugLog;
 use crate::desired::DesiredError;
 use crate::engine::{Engine, EngineError, Outcome};
 use crate::identity::{self, Enrolment, IdentityError};
+use crate::instance::Instance;
 use crate::interface::{Inspected, Interface, InterfaceError, reattached_event};
 use crate::keys::PublicKey;
 use crate::link::LinkMode;
 use crate::report::Reporter;
-use crate::stream::{Stream, StreamError};
+use crate::stream::{Received, Stream, StreamError};
 use crate::wireguard::{Kernel, WireGuard};
 
 /// A stream that lasted this long shows that control works: the next attempt comes soon.
@@ -83,6 +85,8 @@ impl Agent {
         let enrolment = Enrolment::load(&self.config.state_dir)?;
         let private_key = identity::load_or_generate(&self.config.state_dir)?;
         let public_key = private_key.public_key();
+        // Held as long as this runs.
+        let _instance = Instance::claim(&self.config.interface).map_err(InterfaceError::from)?;
         Interface::check(self.link, &self.config.interface).await?;
         let datapath = Datapath::open(&self.config.datapath())?;
         tracing::info!(
@@ -109,6 +113,7 @@ impl Agent {
             watched,
             self.wireguard,
             events,
+            DebugLog::open(engine.datapath_mut().object()),
         )
         .map_err(InterfaceError::from)?;
         let runner = Runner {
@@ -209,10 +214,13 @@ impl Runner {
         }
     }
 
-    async fn receive(&mut self, message: ControlMessage, stream: &Stream) -> Result<(), TalkError> {
-        let result = match message.message {
-            Some(Message::Snapshot(snapshot)) => blocking(|| self.engine.snapshot(snapshot)),
-            Some(Message::Delta(delta)) => self.engine.delta(delta),
+    async fn receive(&mut self, received: Received, stream: &Stream) -> Result<(), TalkError> {
+        let at = received.at;
+        let result = match received.message.message {
+            Some(Message::Snapshot(snapshot)) => {
+                blocking(|| self.engine.snapshot_received(snapshot, at))
+            }
+            Some(Message::Delta(delta)) => blocking(|| self.engine.delta_received(delta, at)),
             Some(Message::Refused(refused)) => return Err(TalkError::Refused(refused.reason)),
             None => return Err(TalkError::Empty),
         };
@@ -251,7 +259,10 @@ impl Runner {
 
     async fn attend(&mut self, chore: Chore, stream: Option<&Stream>) -> Result<(), TalkError> {
         match chore {
-            Chore::Inspect => self.inspect(stream).await,
+            Chore::Inspect => {
+                self.chores.log(self.engine.datapath());
+                self.inspect(stream).await
+            }
             Chore::Reconcile => {
                 self.configure().await;
                 self.reconcile(stream).await

@@ -7,6 +7,8 @@ use aya::maps::{MapData, RingBuf};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::datapath::Datapath;
+use crate::debug_log::DebugLog;
 use crate::drops::Drops;
 use crate::link::LinkError;
 use crate::watch::LinkWatch;
@@ -39,6 +41,7 @@ pub(crate) struct Chores {
     wireguard: Arc<dyn WireGuard>,
     reading: Option<JoinHandle<Result<Device, WireGuardError>>>,
     drops: Drops,
+    debug_log: DebugLog,
 }
 
 impl Chores {
@@ -47,6 +50,7 @@ impl Chores {
         watched: Option<&str>,
         wireguard: Arc<dyn WireGuard>,
         events: Option<RingBuf<MapData>>,
+        debug_log: DebugLog,
     ) -> Result<Self, LinkError> {
         let mut reconcile = every(reconcile_period);
         reconcile.reset();
@@ -58,16 +62,14 @@ impl Chores {
             wireguard,
             reading: None,
             drops: Drops::new(events),
+            debug_log,
         })
     }
 
     /// Waits until there is something to do. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Chore {
         tokio::select! {
-            _ = self.inspect.tick() => {
-                self.drops.log();
-                Chore::Inspect
-            }
+            _ = self.inspect.tick() => Chore::Inspect,
             () = hint(&mut self.watch) => Chore::Inspect,
             _ = self.reconcile.tick() => Chore::Reconcile,
             _ = self.report.tick() => Chore::Report,
@@ -76,6 +78,12 @@ impl Chores {
                 Chore::DeviceRead(device)
             }
         }
+    }
+
+    /// Logs what the programs have told since. Never waits.
+    pub(crate) fn log(&mut self, datapath: &Datapath) {
+        self.drops.log(datapath);
+        self.debug_log.flush();
     }
 
     pub(crate) fn report_soon(&mut self) {

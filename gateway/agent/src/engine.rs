@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use portcullis_proto::v1;
 
-use crate::datapath::{self, Attached, Datapath, DatapathError};
+use crate::datapath::{self, Attached, Datapath, DatapathError, PeerView};
 use crate::desired::{Desired, DesiredError, Location};
 use crate::held::KernelView;
 use crate::keys::PublicKey;
@@ -52,6 +52,8 @@ pub struct Engine {
     wireguard: Arc<dyn WireGuard>,
     desired: Option<Desired>,
     kernel: KernelView,
+    /// Whether the view is what the kernel held after the last change that was made to it.
+    current: bool,
     /// Tags of sessions whose end has been reported.
     pub(crate) ended: HashSet<u64>,
     events: Vec<String>,
@@ -65,6 +67,7 @@ impl Engine {
             wireguard,
             desired: None,
             kernel: KernelView::default(),
+            current: false,
             ended: HashSet::new(),
             events: Vec::new(),
         }
@@ -82,12 +85,21 @@ impl Engine {
 
     /// Replaces the desired state, and converges everything.
     pub fn snapshot(&mut self, snapshot: v1::Snapshot) -> Result<Outcome, EngineError> {
-        let (desired, rejected) = Desired::from_snapshot(snapshot, datapath::now())?;
+        self.snapshot_received(snapshot, datapath::now())
+    }
+
+    /// As [`Self::snapshot`], with one that was received some time ago, on the clock of the maps.
+    pub fn snapshot_received(
+        &mut self,
+        snapshot: v1::Snapshot,
+        received_at: u64,
+    ) -> Result<Outcome, EngineError> {
+        let (mut desired, rejected) = Desired::from_snapshot(snapshot, received_at);
         rejected
             .iter()
             .for_each(|rejection| self.note(rejection.to_string()));
-        let location_changed =
-            self.desired.as_ref().map(|desired| &desired.location) != Some(&desired.location);
+        desired.location = desired.location.or_else(|| self.location().cloned());
+        let location_changed = self.location() != desired.location.as_ref();
         self.desired = Some(desired);
         self.ended.clear();
         let outcome = self.reconcile()?;
@@ -100,16 +112,40 @@ impl Engine {
 
     /// Goes on from the revision that was applied last, and converges what the delta touches.
     pub fn delta(&mut self, delta: v1::Delta) -> Result<Outcome, EngineError> {
+        self.delta_received(delta, datapath::now())
+    }
+
+    /// As [`Self::delta`], with one that was received some time ago, on the clock of the maps.
+    pub fn delta_received(
+        &mut self,
+        delta: v1::Delta,
+        received_at: u64,
+    ) -> Result<Outcome, EngineError> {
         let desired = self.desired.as_mut().ok_or(EngineError::NoSnapshot)?;
-        let change = desired.apply(delta, datapath::now())?;
+        let change = desired.apply(delta, received_at)?;
         change
             .rejected
             .iter()
             .for_each(|rejection| self.note(rejection.to_string()));
-        if change.location {
-            self.set_services()?;
+        let locked = self.lock_unwanted(&change.touched);
+        if !self.current || locked.is_err() {
+            // Something failed before: what is not known of the kernel cannot be acknowledged.
+            return Ok(Outcome {
+                location_changed: change.location,
+                ..self.reconcile()?
+            });
         }
+        let services = if change.location {
+            self.set_services()
+        } else {
+            Ok(())
+        };
+        // Not from memory: what is acknowledged has been read back, whether or not it changed.
+        self.read_datapath(&change.touched)?;
         let peers_changed = self.converge(&change.touched)?;
+        // The next message tries again, whatever it is about.
+        self.current &= services.is_ok();
+        services?;
         Ok(Outcome {
             applied: self.applied(),
             location_changed: change.location,
@@ -118,8 +154,23 @@ impl Engine {
     }
 
     /// Reads everything from the kernel, and converges it. Without a desired state: only reads.
+    ///
+    /// Sessions that are over are ended first, from the maps alone. Neither services that cannot be
+    /// set nor a WireGuard that cannot be read keeps a revocation from being applied; they keep it
+    /// from being acknowledged.
     pub fn reconcile(&mut self) -> Result<Outcome, EngineError> {
-        self.read_all()?;
+        self.current = false;
+        let mut views = self.datapath.peers()?;
+        let held: Vec<_> = views
+            .iter()
+            .filter(|view| view.session.is_some())
+            .filter_map(|view| PublicKey::try_from(view.key).ok())
+            .collect();
+        if self.lock_unwanted(&held)? {
+            views = self.datapath.peers()?;
+        }
+        let services = self.set_services();
+        self.take_view(self.wireguard.read()?, views);
         let mut peers_changed = false;
         if let Some(desired) = &self.desired {
             let mut keys: Vec<_> = self
@@ -130,9 +181,10 @@ impl Engine {
                 .collect();
             keys.sort_unstable();
             keys.dedup();
-            self.set_services()?;
             peers_changed = self.converge(&keys)?;
         }
+        self.current &= services.is_ok();
+        services?;
         Ok(Outcome {
             applied: self.applied(),
             location_changed: false,
@@ -153,7 +205,7 @@ impl Engine {
 
     /// As control described it last.
     pub fn location(&self) -> Option<&Location> {
-        self.desired.as_ref().map(|desired| &desired.location)
+        self.desired.as_ref()?.location.as_ref()
     }
 
     pub(crate) fn desired(&self) -> Option<&Desired> {
@@ -180,8 +232,8 @@ impl Engine {
         };
         let connected: Vec<_> = desired
             .location
-            .addresses
             .iter()
+            .flat_map(|location| &location.addresses)
             .map(IpNet::trunc)
             .collect();
         let mut routes: Vec<_> = desired
@@ -220,11 +272,36 @@ impl Engine {
         }
     }
 
-    fn set_services(&mut self) -> Result<(), EngineError> {
-        if let Some(desired) = &self.desired {
-            self.datapath.set_services(&desired.location.services)?;
+    fn set_services(&mut self) -> Result<(), DatapathError> {
+        let Some(location) = self.desired.as_ref().and_then(|d| d.location.as_ref()) else {
+            return Ok(());
+        };
+        self.datapath.set_services(&location.services)
+    }
+
+    /// Ends the sessions of those of `keys` that are to have none, which needs the maps and nothing
+    /// else. Says whether there was any; one that cannot be ended keeps no other from it.
+    fn lock_unwanted(&mut self, keys: &[PublicKey]) -> Result<bool, DatapathError> {
+        let Some(desired) = &self.desired else {
+            return Ok(false);
+        };
+        let mut any = false;
+        let mut failure = None;
+        for key in keys {
+            if desired.peer(key).is_some_and(|peer| peer.session.is_some()) {
+                continue;
+            }
+            match self.datapath.read_peer(key.as_bytes()) {
+                Ok(Some(view)) if view.session.is_none() => continue,
+                Ok(None) => continue,
+                // What cannot be read is locked all the same.
+                read => failure = failure.or(read.err()),
+            }
+            any = true;
+            let locked = self.datapath.set_session(key.as_bytes(), None);
+            failure = failure.or(locked.err());
         }
-        Ok(())
+        failure.map_or(Ok(any), Err)
     }
 
     /// Brings the kernel to what is desired of `keys`, and reads those back. Says whether
@@ -242,8 +319,10 @@ impl Engine {
         let peers = actions
             .iter()
             .any(|action| !matches!(action, Action::Lock(_) | Action::Grant(..)));
+        self.current = false;
         self.execute(actions);
         self.read_back(&touched, wireguard)?;
+        self.current = true;
         let missed = touched_count(&self.plan(&touched));
         if missed > 0 {
             self.note(format!(
@@ -262,8 +341,9 @@ impl Engine {
     }
 
     /// A failed action leaves its peer as it is, which is never more open than before: what
-    /// follows for that peer is left out. After a failure of WireGuard's everything that follows
-    /// is: an address must not be admitted for its new owner while the old one can use it.
+    /// follows for that peer is left out. After a failure of WireGuard's, or to take an address
+    /// from a peer, everything that follows is: an address must not be admitted for its new owner
+    /// while the old one can use it.
     fn execute(&mut self, actions: Vec<Action>) {
         let mut failed = HashSet::new();
         let mut batch: Vec<PeerChange> = Vec::new();
@@ -281,10 +361,24 @@ impl Engine {
             let key = action.key();
             if let Err(error) = self.execute_one(&action) {
                 self.note(format!("peer {key}: {error}"));
+                if self.only_removes(&action) {
+                    return;
+                }
                 failed.insert(key);
             }
         }
         self.flush(&mut batch);
+    }
+
+    /// Whether the action takes addresses away and gives none.
+    fn only_removes(&self, action: &Action) -> bool {
+        let held = |key| self.kernel.get(key).and_then(|held| held.datapath.as_ref());
+        match action {
+            Action::Forget(_) => true,
+            Action::Admit(key, addresses) => held(key)
+                .is_some_and(|half| addresses.iter().all(|net| half.addresses.contains(net))),
+            _ => false,
+        }
     }
 
     fn execute_one(&mut self, action: &Action) -> Result<(), DatapathError> {
@@ -321,29 +415,41 @@ impl Engine {
 
     fn read_all(&mut self) -> Result<(), EngineError> {
         let device = self.wireguard.read()?;
-        let peers = self.datapath.peers()?;
+        let views = self.datapath.peers()?;
+        self.take_view(device, views);
+        Ok(())
+    }
+
+    fn take_view(&mut self, device: Device, views: Vec<PeerView>) {
         self.kernel.clear();
         for peer in device.peers {
             self.kernel.set_wireguard(peer.key, Some(peer.config));
         }
-        for view in peers {
+        for view in views {
             if let Ok(key) = PublicKey::try_from(view.key) {
                 self.kernel.set_datapath(key, Some(view.into()));
             }
         }
-        Ok(())
+        self.current = true;
     }
 
     fn read_back(&mut self, keys: &[PublicKey], wireguard: bool) -> Result<(), EngineError> {
         if keys.len() >= READ_ALL_FROM {
             return self.read_all();
         }
-        for key in keys {
-            let view = self.datapath.read_peer(key.as_bytes())?;
-            self.kernel.set_datapath(*key, view.map(Into::into));
-        }
+        self.read_datapath(keys)?;
         if wireguard {
             self.read_wireguard(keys)?;
+        }
+        Ok(())
+    }
+
+    fn read_datapath(&mut self, keys: &[PublicKey]) -> Result<(), DatapathError> {
+        for key in keys {
+            let view = self.datapath.read_peer(key.as_bytes());
+            // What is half read is not to be acknowledged.
+            self.current &= view.is_ok();
+            self.kernel.set_datapath(*key, view?.map(Into::into));
         }
         Ok(())
     }

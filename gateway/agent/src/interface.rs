@@ -6,6 +6,7 @@ use crate::blocking::blocking;
 use crate::datapath::DatapathError;
 use crate::desired::Location;
 use crate::engine::Engine;
+use crate::instance::InstanceError;
 use crate::keys::PrivateKey;
 use crate::link::{Link, LinkError, LinkMode};
 use crate::sysctl::{self, SysctlError};
@@ -15,6 +16,8 @@ use crate::wireguard::{DeviceSettings, WireGuard, WireGuardError};
 /// enforced.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("cannot attach to the interface: {0}")]
@@ -122,8 +125,13 @@ impl Interface {
         let (Some(managed), Some(location)) = (&self.managed, engine.location().cloned()) else {
             return Ok(());
         };
-        if reattach(engine, self.index)? == Inspected::Reattached {
-            engine.note(reattached_event(managed.link.name()));
+        match reattach(engine, self.index) {
+            Ok(Inspected::Reattached) => engine.note(reattached_event(managed.link.name())),
+            Ok(_) => {}
+            Err(error) => {
+                managed.link.set_down(self.index).await?;
+                return Err(error.into());
+            }
         }
         managed.configure(self.index, &location).await?;
         self.route(engine).await
@@ -152,9 +160,10 @@ impl Managed {
                 return Err(LinkError::NotWireGuard(self.link.name().to_owned()).into());
             }
             Some(found) => {
-                // With maps of an earlier run it carries programs of ours, which are replaced in
-                // place: nothing is interrupted. Any other one is a stranger's.
-                if found.is_up && !engine.datapath().adopted() {
+                // Where the kernel runs an earlier run's programs on it they are replaced in place,
+                // and nothing is interrupted. Anything else has been open, maps or no maps.
+                let enforced = engine.datapath().holds(found.index).unwrap_or(false);
+                if found.is_up && !enforced {
                     let interface = self.link.name();
                     tracing::info!(interface, "taking it down until it is enforced");
                     self.link.set_down(found.index).await?;
@@ -191,10 +200,11 @@ impl Managed {
             self.link.set_mtu(index, location.mtu).await?;
         }
         self.link.set_addresses(index, &location.addresses).await?;
-        sysctl::enable_forwarding(self.link.name(), &location.addresses)?;
         if !found.is_up {
             self.link.set_up(index).await?;
         }
+        // Last: the machine forwards for nobody on our account before the interface is enforced.
+        sysctl::enable_forwarding(self.link.name(), &location.addresses)?;
         Ok(())
     }
 }

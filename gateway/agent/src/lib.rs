@@ -23,7 +23,9 @@ mod agent;
 mod backoff;
 mod blocking;
 mod chores;
+mod debug_log;
 mod drops;
+mod instance;
 mod pem;
 mod report;
 mod stream;
@@ -33,5 +35,6 @@ mod watch;
 
 pub use agent::{Agent, AgentError};
 pub use config::AgentConfig;
+pub use instance::InstanceError;
 pub use link::LinkMode;
 pub use teardown::teardown;

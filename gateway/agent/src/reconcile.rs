@@ -16,9 +16,10 @@ use crate::held::Held;
 use crate::keys::PublicKey;
 use crate::wireguard::{PeerChange, PeerUpdate};
 
-/// How far a deadline in the kernel may be from control's before it is written again: more than
-/// what two conversions between the clocks differ by, less than anyone would notice. A machine
-/// that was suspended, or a clock that was set at control, exceeds it.
+/// How much earlier than control's a deadline in the kernel may be before it is written again: more
+/// than what two conversions between the clocks differ by, less than anyone would notice. A machine
+/// that was suspended, or a clock that was set at control, exceeds it. One that is later is always
+/// written: a session ends when control says, not when a slow message made it seem.
 const DEADLINE_TOLERANCE: u64 = 5_000_000_000;
 
 /// One step towards the desired state.
@@ -79,10 +80,11 @@ pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now:
             held.tag == grant.tag
                 && held.level == grant.level
                 && held.idle_timeout == grant.idle_timeout
-                && (held.deadline.abs_diff(grant.deadline) <= DEADLINE_TOLERANCE
-                    || (held.deadline <= now && grant.deadline <= now)
-                    // Over in the kernel by its idle timer: nothing to write.
-                    || grant.deadline <= 1)
+                && (grant
+                    .deadline
+                    .checked_sub(held.deadline)
+                    .is_some_and(|early| early <= DEADLINE_TOLERANCE)
+                    || (held.deadline <= now && grant.deadline <= now))
         }
         _ => false,
     }

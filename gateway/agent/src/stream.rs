@@ -6,15 +6,19 @@ use portcullis_proto::v1::{
     Applied, ControlMessage, GatewayMessage, Hello, Report, gateway_message,
 };
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use crate::datapath;
 use crate::identity::Enrolment;
 use crate::keys::PublicKey;
 use crate::transport::{self, ConnectError};
 
 /// Messages to control that may wait: a slow control must not make the gateway's memory grow.
 const OUTBOUND: usize = 256;
+/// Messages from control that may wait for the kernel; more of them wait on the way.
+const INBOUND: usize = 16;
 /// A snapshot of the largest location must fit.
 const MESSAGE_LIMIT: usize = 512 << 20;
 
@@ -43,7 +47,23 @@ pub(crate) struct Resume {
 #[derive(Debug)]
 pub(crate) struct Stream {
     outbound: mpsc::Sender<GatewayMessage>,
-    inbound: Streaming<ControlMessage>,
+    inbound: mpsc::Receiver<Result<Received, StreamError>>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// A message, and when it came.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) message: ControlMessage,
+    /// On the clock of the maps. What the message says in control's time counts from here, however
+    /// long the message then waits: a busy gateway must not prolong sessions.
+    pub(crate) at: u64,
 }
 
 impl Stream {
@@ -75,12 +95,17 @@ impl Stream {
             .sync(ReceiverStream::new(messages))
             .await?
             .into_inner();
-        Ok(Self { outbound, inbound })
+        let (received, messages) = mpsc::channel(INBOUND);
+        Ok(Self {
+            outbound,
+            inbound: messages,
+            reader: tokio::spawn(read(inbound, received)),
+        })
     }
 
     /// The next message. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<ControlMessage, StreamError> {
-        self.inbound.message().await?.ok_or(StreamError::Ended)
+    pub(crate) async fn next(&mut self) -> Result<Received, StreamError> {
+        self.inbound.recv().await.unwrap_or(Err(StreamError::Ended))
     }
 
     pub(crate) fn applied(&self, applied: Applied) -> Result<(), StreamError> {
@@ -100,5 +125,25 @@ impl Stream {
                 mpsc::error::TrySendError::Full(_) => StreamError::Backlog,
                 mpsc::error::TrySendError::Closed(_) => StreamError::Ended,
             })
+    }
+}
+
+/// Takes messages as they come, until the stream ends or nobody listens any more.
+async fn read(
+    mut inbound: Streaming<ControlMessage>,
+    received: mpsc::Sender<Result<Received, StreamError>>,
+) {
+    loop {
+        let message = inbound.message().await;
+        let at = datapath::now();
+        let message = match message {
+            Ok(Some(message)) => Ok(Received { message, at }),
+            Ok(None) => Err(StreamError::Ended),
+            Err(status) => Err(status.into()),
+        };
+        let over = message.is_err();
+        if received.send(message).await.is_err() || over {
+            return;
+        }
     }
 }

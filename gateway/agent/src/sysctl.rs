@@ -27,7 +27,7 @@ pub fn enable_forwarding(interface: &str, addresses: &[IpNet]) -> Result<(), Sys
         .iter()
         .any(|address| matches!(address, IpNet::V4(_)))
     {
-        set(&root.join("ipv4/ip_forward"), "1")?;
+        set_for_machine(&root.join("ipv4/ip_forward"))?;
         set(
             &root.join("ipv4/conf").join(interface).join("forwarding"),
             "1",
@@ -42,9 +42,24 @@ pub fn enable_forwarding(interface: &str, addresses: &[IpNet]) -> Result<(), Sys
         if !is_set(&switch, "1") {
             keep_router_advertisements(&conf)?;
         }
-        set(&switch, "1")?;
+        set_for_machine(&switch)?;
         set(&conf.join(interface).join("forwarding"), "1")?;
     }
+    Ok(())
+}
+
+/// Switches forwarding on for all interfaces, and says so: beyond the WireGuard interface it is the
+/// machine's own packet filter that decides what is forwarded.
+fn set_for_machine(switch: &Path) -> Result<(), SysctlError> {
+    if is_set(switch, "1") {
+        return Ok(());
+    }
+    set(switch, "1")?;
+    tracing::warn!(
+        switch = %switch.display(),
+        "this machine now forwards packets between all of its interfaces: a machine with more networks than the \
+         gateway serves needs a packet filter that forwards nothing else"
+    );
     Ok(())
 }
 

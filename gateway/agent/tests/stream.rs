@@ -267,3 +267,36 @@ async fn inv1_detached_programs_are_attached_again_and_it_is_told() {
     assert_eq!(site.sandbox.attached(), 2);
     agent.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv1_a_second_agent_for_the_interface_is_refused() {
+    let site = Site::new();
+    let mut control = site.control().await;
+    let agent = site.agent();
+    let (mut gateway, _) = control.gateway().await;
+    gateway.snapshot(snapshot(10, vec![])).await;
+    let config = AgentConfig {
+        state_dir: site.sandbox.state_dir().to_owned(),
+        interface: site.sandbox.interface.clone(),
+        pin_root: site.sandbox.pin_root(),
+        ..AgentConfig::default()
+    };
+    let refused = portcullis_agent::teardown(&config)
+        .await
+        .expect_err("an agent runs");
+    assert!(refused.to_string().contains("runs already"), "{refused}");
+    let second = Agent::with_parts(
+        config.clone(),
+        LinkMode::Existing {
+            index: site.sandbox.index(),
+        },
+        Box::new(site.wireguard.clone()),
+    );
+    let refused = second
+        .run(std::future::pending())
+        .await
+        .expect_err("an agent runs");
+    assert!(refused.to_string().contains("runs already"), "{refused}");
+    agent.kill().await;
+    portcullis_agent::teardown(&config).await.expect("alone");
+}

@@ -88,6 +88,14 @@ pub struct Session {
     pub idle_timeout_ms: u64,
 }
 
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct LoggedOut {
+    /// Not every gateway has acknowledged it yet.
+    #[serde(default)]
+    pub pending: bool,
+}
+
 /// The portal as seen from a device.
 #[derive(Debug)]
 pub struct PortalClient {
@@ -159,16 +167,16 @@ impl PortalClient {
         answer(response).map(Some)
     }
 
-    /// Ends this device's session. False when there was none.
-    pub fn logout(&self) -> Result<bool, PortalError> {
+    /// Ends this device's session. `None` when there was none.
+    pub fn logout(&self) -> Result<Option<LoggedOut>, PortalError> {
         let response = self
             .agent
             .delete(&format!("{}/session", self.base))
             .call()?;
         if response.status() == 404 {
-            return Ok(false);
+            return Ok(None);
         }
-        answer::<serde_json::Value>(response).map(|_| true)
+        answer(response).map(Some)
     }
 }
 

@@ -170,6 +170,16 @@ pub(crate) fn subject(der: &[u8]) -> Option<String> {
     name.as_str().ok().map(str::to_owned)
 }
 
+/// When a certificate ends, in milliseconds since the Unix epoch.
+pub(crate) fn expires_ms(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    certificate
+        .validity()
+        .not_after
+        .timestamp()
+        .checked_mul(1000)
+}
+
 fn params(
     common_name: &str,
     now_ms: i64,

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -20,6 +21,9 @@ pub struct ControlConfig {
     /// Further names and addresses in the server certificate. `localhost`, `127.0.0.1` and `::1`
     /// are always there. The first one is what enrolling gateways are told to dial.
     pub names: Vec<String>,
+    /// Audit records are kept for this long.
+    #[serde(with = "humantime_serde")]
+    pub audit_retention: Duration,
 }
 
 impl Default for ControlConfig {
@@ -30,6 +34,7 @@ impl Default for ControlConfig {
             admin_socket: "/run/portcullis/admin.sock".into(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)),
             names: Vec::new(),
+            audit_retention: Duration::from_secs(400 * 24 * 60 * 60),
         }
     }
 }
@@ -55,6 +60,7 @@ impl std::fmt::Debug for ControlConfig {
             .field("admin_socket", &self.admin_socket)
             .field("listen", &self.listen)
             .field("names", &self.names)
+            .field("audit_retention", &self.audit_retention)
             .finish_non_exhaustive()
     }
 }
@@ -69,6 +75,8 @@ mod tests {
         assert_eq!(config.control_url(), "https://vpn.example.org:7443");
         let config: ControlConfig = toml::from_str("listen = '[::]:1'").unwrap();
         assert_eq!(config.control_url(), "https://localhost:1");
+        let config: ControlConfig = toml::from_str("audit_retention = '90days'").unwrap();
+        assert_eq!(config.audit_retention, Duration::from_secs(90 * 86_400));
         assert!(toml::from_str::<ControlConfig>("listne = '0.0.0.0:1'").is_err());
         let config = ControlConfig {
             database: "postgres://u:hunter2@h/d".into(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::core::Core;
 use crate::domain::SessionState;
 use crate::store::sessions::{self, Ending, Selection};
-use crate::store::{Entry, StoreError, attempts, devices, to_u64};
+use crate::store::{Entry, StoreError, attempts, audit, devices, gateways, to_u64};
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -22,6 +22,9 @@ pub(crate) async fn run(core: &Core) {
     let mut revisions = core.store.revisions();
     let mut cleaned: Option<tokio::time::Instant> = None;
     loop {
+        if let Err(error) = finish_removals(core).await {
+            tracing::warn!(%error, "removed gateways could not be forgotten");
+        }
         let pause = match sweep(core).await {
             Ok(pause) => pause,
             Err(error) => {
@@ -64,19 +67,43 @@ pub(crate) async fn sweep(core: &Core) -> Result<Duration, StoreError> {
     };
     let due = Selection::PastDeadline(now_ms);
     let ended = sessions::end(write.sql(), &due, ending, revision, now_ms).await?;
-    if ended == 0 {
+    if ended.is_empty() {
         return Ok(Duration::ZERO); // another process was faster; the write is rolled back
     }
-    let detail = json!({ "sessions": ended });
     let entry = Entry {
         actor: "system",
         action: "session.expire",
         subject: "deadline",
-        detail,
+        detail: crate::ops::ended(&ended),
     };
     write.audit(entry).await?;
     write.commit().await?;
     Ok(Duration::ZERO)
+}
+
+/// Forgets gateways that were removed while they could not be told, once nothing that they can hold
+/// is open any more.
+async fn finish_removals(core: &Core) -> Result<(), StoreError> {
+    let mut read = core.store.read().await?;
+    let closed = gateways::closed(read.sql(), core.now_ms()).await?;
+    read.end().await?;
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let mut write = core.store.change(core.now_ms()).await?;
+    for gateway in closed {
+        gateways::delete(write.sql(), &gateway.id).await?;
+        write
+            .audit(Entry {
+                actor: "system",
+                action: "gateway.removed",
+                subject: &gateway.name,
+                detail: json!({ "because": "the last deadline has passed" }),
+            })
+            .await?;
+    }
+    write.commit().await?;
+    Ok(())
 }
 
 async fn clean_up(core: &Core) -> Result<(), StoreError> {
@@ -84,6 +111,24 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     let now_ms = write.now_ms();
     devices::prune_tombstones(write.sql(), now_ms - TOMBSTONES_MS).await?;
     attempts::delete_expired(write.sql(), now_ms).await?;
+    for (user, device, refused) in attempts::take_unnoted(write.sql(), now_ms).await? {
+        write
+            .audit(Entry {
+                actor: &format!("user:{user}"),
+                action: "login.refuse",
+                subject: &format!("device:{device}"),
+                detail: json!({ "refused": refused }),
+            })
+            .await?;
+    }
     write.commit().await?;
-    Ok(())
+    let retention_ms = core.config.audit_retention.as_millis();
+    let before_ms = now_ms.saturating_sub(i64::try_from(retention_ms).unwrap_or(i64::MAX));
+    loop {
+        let mut write = core.store.record(core.now_ms()).await?;
+        if audit::prune(write.sql(), before_ms).await? == 0 {
+            return Ok(());
+        }
+        write.commit().await?;
+    }
 }

@@ -36,7 +36,7 @@ pub use clock::Clock;
 pub use config::ControlConfig;
 pub use domain::Invalid;
 pub use error::{ControlError, OperationError};
-pub use login::{LoginError, LoginId, LoginStep, Logins, SessionView};
+pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
@@ -160,6 +160,23 @@ impl Control {
     pub async fn gateway_token(&self, name: &str, location: &str) -> Result<Secret, ControlError> {
         let token = self.0.gateway_token(name, location).await?;
         Ok(Secret::from(token.expose()))
+    }
+
+    /// Whether this certificate (DER) is what the gateway of this name enrolled with last at this
+    /// location, and is not about to end.
+    pub async fn is_gateway_enrolled(
+        &self,
+        name: &str,
+        location: &str,
+        certificate: &[u8],
+    ) -> Result<bool, ControlError> {
+        let enrolled = self.0.is_gateway_enrolled(name, location, certificate);
+        Ok(enrolled.await?)
+    }
+
+    /// Whether a certificate (DER) ends soon enough to be replaced.
+    pub fn is_certificate_ending(&self, certificate: &[u8]) -> bool {
+        self.0.is_certificate_ending(certificate)
     }
 
     /// All locations, by name.

@@ -17,8 +17,7 @@ use crate::error::OperationError;
 use crate::ops::sessions::{Grant, grant};
 use crate::ops::users::totp_field;
 use crate::secrets::{Secret, Token, TokenHash};
-use crate::store::attempts::{self, Attempt, Reservation};
-use crate::store::devices::DeviceRow;
+use crate::store::attempts::{self, Attempt, Counted, NewAttempt, Reservation};
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, locations, sessions, to_u64, users};
 use crate::totp::Authenticator;
@@ -58,6 +57,14 @@ pub struct SessionView {
     pub deadline_ms: i64,
     /// 0: none.
     pub idle_timeout_ms: i64,
+}
+
+/// A session that its user has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoggedOut {
+    /// Some gateway has not acknowledged the end in time: until it does, or the deadline passes, it
+    /// may let packets pass.
+    pub pending: bool,
 }
 
 /// Why there is no login.
@@ -121,20 +128,25 @@ impl Logins {
         read.end().await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
         // A name, not an id; the device's own user; not disabled. Otherwise as slow as a real
-        // comparison, with the same answer and nobody's attempt counted.
+        // comparison, with the same answer, and counted against the device alone.
         let user = user
             .filter(|user| user.name == username && user.id == device.user_id && !user.disabled);
         let Some(user) = user else {
+            self.reserve(Counted::Device(&device.id)).await?;
             self.verify(&password, None).await?;
-            self.note(&device, "login.refuse", json!({ "step": "password" }))
-                .await?;
-            return Err(LoginError::Refused);
+            return self
+                .refuse(&device.id, &device.user, &device.name, "password")
+                .await;
         };
-        let delayed_until_ms = self.reserve(&user.id).await?;
+        // A delayed device is delayed for every name: the delay tells nobody which one is right.
+        if device.delayed_until_ms > core.now_ms() {
+            self.reserve(Counted::Device(&device.id)).await?;
+        }
+        let delayed_until_ms = self.reserve(Counted::User(&user.id)).await?;
         if !self.verify(&password, Some(&user.password)).await? {
-            self.note(&device, "login.refuse", json!({ "step": "password" }))
-                .await?;
-            return Err(LoginError::Refused);
+            return self
+                .refuse(&device.id, &device.user, &device.name, "password")
+                .await;
         }
         let token = Token::generate().map_err(OperationError::from)?;
         let mut write = core.store.record(core.now_ms()).await?;
@@ -142,8 +154,16 @@ impl Logins {
         attempts::give_back(write.sql(), &user.id, delayed_until_ms).await?;
         attempts::delete_expired(write.sql(), now_ms).await?;
         let id = token.hash();
-        let expires_ms = now_ms + CODE_WITHIN_MS;
-        attempts::insert(write.sql(), id.as_str(), &user.id, &device.id, expires_ms).await?;
+        let attempt = NewAttempt {
+            id: id.as_str(),
+            user_id: &user.id,
+            password: &user.password,
+            device_id: &device.id,
+            expires_ms: now_ms + CODE_WITHIN_MS,
+        };
+        if !attempts::insert(write.sql(), &attempt).await? {
+            return Err(LoginError::Refused);
+        }
         let actor = format!("user:{}", user.name);
         let subject = format!("device:{}", device.name);
         let detail = json!({ "step": "password" });
@@ -183,7 +203,7 @@ impl Logins {
         if attempt.disabled {
             return Err(LoginError::Refused);
         }
-        self.reserve(&attempt.user_id).await?;
+        self.reserve(Counted::User(&attempt.user_id)).await?;
         let field = totp_field(&attempt.user_id);
         let secret = core
             .vault
@@ -192,12 +212,10 @@ impl Logins {
         let authenticator =
             Authenticator::new(&secret, &attempt.user).map_err(OperationError::from)?;
         let Some(step) = authenticator.step_of(code, core.now_ms()) else {
-            self.note_attempt(&attempt).await?;
-            return Err(LoginError::Refused);
+            return self.refuse_code(&attempt).await;
         };
         let Some((session, revision)) = self.accept(id.as_str(), &attempt, step).await? else {
-            self.note_attempt(&attempt).await?;
-            return Err(LoginError::Refused);
+            return self.refuse_code(&attempt).await;
         };
         self.until_acknowledged(&session, revision).await?;
         Ok(view(session))
@@ -212,10 +230,18 @@ impl Logins {
         Ok(session.map(view))
     }
 
-    /// Ends the live session of the device with this address. False when it has none.
-    pub async fn end(&self, from: IpAddr) -> Result<bool, LoginError> {
+    /// Whether any device has this address.
+    pub async fn knows(&self, from: IpAddr) -> Result<bool, LoginError> {
+        let mut read = self.0.store.read().await?;
+        let known = devices::is_address(read.sql(), &canonical(from)).await?;
+        read.end().await?;
+        Ok(known)
+    }
+
+    /// Ends the live session of the device with this address. `None` when it has none.
+    pub async fn end(&self, from: IpAddr) -> Result<Option<LoggedOut>, LoginError> {
         if self.current(from).await?.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
@@ -230,7 +256,7 @@ impl Logins {
         };
         let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
         let subject = format!("device:{}", device.name);
-        let detail = json!({ "sessions": ended });
+        let detail = crate::ops::ended(&ended);
         write
             .audit(Entry {
                 actor: &actor,
@@ -241,22 +267,27 @@ impl Logins {
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
-        core.acknowledged(&[device.location_id], revision, committed, GATEWAYS_WITHIN)
+        let gateways = core
+            .acknowledged(&[device.location_id], revision, committed, GATEWAYS_WITHIN)
             .await?;
-        Ok(ended > 0)
+        let pending = gateways.iter().any(|gateway| !gateway.acknowledged);
+        Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
     }
 
     /// Counts an attempt before it is evaluated.
-    async fn reserve(&self, user_id: &str) -> Result<i64, LoginError> {
+    async fn reserve(&self, counted: Counted<'_>) -> Result<i64, LoginError> {
         let core = &self.0;
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        match attempts::reserve(write.sql(), user_id, now_ms).await? {
+        match attempts::reserve(write.sql(), counted, now_ms).await? {
             Reservation::Granted { delayed_until_ms } => {
                 write.commit().await?;
                 Ok(delayed_until_ms)
             }
-            Reservation::Delayed { until_ms } => {
+            Reservation::Delayed { until_ms, clamped } => {
+                if clamped {
+                    write.commit().await?;
+                }
                 let retry_after = Duration::from_millis(to_u64(until_ms.saturating_sub(now_ms)));
                 Err(LoginError::Delayed { retry_after })
             }
@@ -276,6 +307,7 @@ impl Logins {
         if !attempts::complete(write.sql(), id, &attempt.user_id, step).await? {
             return Ok(None);
         }
+        attempts::forgive_device(write.sql(), &attempt.device_id).await?;
         let Some(location) = locations::find(write.sql(), &attempt.location_id).await? else {
             return Ok(None);
         };
@@ -316,7 +348,7 @@ impl Logins {
                 .await?;
             if states
                 .iter()
-                .all(|state| state.acknowledged || !state.connected)
+                .all(|state| state.acknowledged || !state.connected || state.removing)
             {
                 return Ok(());
             }
@@ -334,51 +366,37 @@ impl Logins {
         Ok(verified.map_err(OperationError::from)?)
     }
 
-    async fn note_attempt(&self, attempt: &Attempt) -> Result<(), LoginError> {
-        let subject = format!("device:{}", attempt.device);
-        self.note_as(
-            &attempt.user,
-            &subject,
-            "login.refuse",
-            json!({ "step": "totp" }),
-        )
-        .await
+    async fn refuse_code<T>(&self, attempt: &Attempt) -> Result<T, LoginError> {
+        self.refuse(&attempt.device_id, &attempt.user, &attempt.device, "totp")
+            .await
     }
 
-    async fn note(
+    /// Counts a refusal for the audit, and refuses.
+    async fn refuse<T>(
         &self,
-        device: &DeviceRow,
-        action: &'static str,
-        detail: serde_json::Value,
-    ) -> Result<(), LoginError> {
-        self.note_as(
-            &device.user,
-            &format!("device:{}", device.name),
-            action,
-            detail,
-        )
-        .await
-    }
-
-    async fn note_as(
-        &self,
+        device_id: &str,
         user: &str,
-        subject: &str,
-        action: &'static str,
-        detail: serde_json::Value,
-    ) -> Result<(), LoginError> {
+        device: &str,
+        step: &str,
+    ) -> Result<T, LoginError> {
         let mut write = self.0.store.record(self.0.now_ms()).await?;
-        let actor = format!("user:{user}");
-        write
-            .audit(Entry {
-                actor: &actor,
-                action,
-                subject,
-                detail,
-            })
-            .await?;
+        let now_ms = write.now_ms();
+        if let Some(refused) = attempts::refused(write.sql(), device_id, now_ms).await? {
+            let actor = format!("user:{user}");
+            let subject = format!("device:{device}");
+            // Those since the last record, this one included; the step is this one's.
+            let detail = json!({ "step": step, "refused": refused });
+            write
+                .audit(Entry {
+                    actor: &actor,
+                    action: "login.refuse",
+                    subject: &subject,
+                    detail,
+                })
+                .await?;
+        }
         write.commit().await?;
-        Ok(())
+        Err(LoginError::Refused)
     }
 }
 

@@ -80,17 +80,19 @@ async fn session(
 #[derive(Serialize)]
 struct Ended {
     ended: bool,
+    /// Not every gateway has acknowledged it yet.
+    pending: bool,
 }
 
 async fn end(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Result<Json<Ended>, ApiError> {
-    if logins.end(from).await? {
-        Ok(Json(Ended { ended: true }))
-    } else {
-        Err(ApiError::NoSession)
-    }
+    let ended = logins.end(from).await?.ok_or(ApiError::NoSession)?;
+    Ok(Json(Ended {
+        ended: true,
+        pending: ended.pending,
+    }))
 }
 
 enum ApiError {

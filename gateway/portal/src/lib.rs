@@ -6,6 +6,7 @@
 
 mod api;
 mod guard;
+mod known;
 mod limits;
 mod listen;
 mod pages;

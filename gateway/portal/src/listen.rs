@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::guard::DeviceAddr;
+use crate::known::Known;
 use crate::limits::Limits;
 
 const BACKLOG: i32 = 256;
@@ -58,6 +59,7 @@ fn explain(error: &io::Error) -> String {
 pub struct Portal {
     listeners: Vec<TcpListener>,
     tls: TlsAcceptor,
+    known: Known,
     app: Router,
 }
 
@@ -76,6 +78,7 @@ impl Portal {
         Ok(Self {
             listeners,
             tls: TlsAcceptor::from(tls),
+            known: Known::new(logins.clone()),
             app: crate::app(logins),
         })
     }
@@ -93,6 +96,7 @@ impl Portal {
         let (stop, stopped) = watch::channel(false);
         let server = Server {
             tls: self.tls,
+            known: self.known,
             app: self.app,
             limits: Limits::default(),
             stopped,
@@ -111,6 +115,7 @@ impl Portal {
 #[derive(Clone)]
 struct Server {
     tls: TlsAcceptor,
+    known: Known,
     app: Router,
     limits: Limits,
     stopped: watch::Receiver<bool>,
@@ -129,18 +134,20 @@ impl Server {
                 Ok((tcp, from)) => {
                     // A socket for both families shows IPv4 peers as mapped IPv6 addresses.
                     let device = from.ip().to_canonical();
-                    // Over the limit: closing the connection is all the answer there is.
-                    if let Some(place) = self.limits.enter(device) {
-                        let server = self.clone();
-                        connections.spawn(async move {
-                            let _place = place;
-                            let _ = tokio::time::timeout(
-                                CONNECTION_TIME,
-                                server.connection(tcp, device),
-                            )
-                            .await;
-                        });
-                    }
+                    let server = self.clone();
+                    connections.spawn(async move {
+                        // A stranger takes no place from a device, and costs no handshake. Closing
+                        // the connection is all the answer there is, as it is over the limit.
+                        if !server.known.is_device(device).await {
+                            tracing::debug!(%device, "no device has this address");
+                            return;
+                        }
+                        let Some(_place) = server.limits.enter(device) else {
+                            return;
+                        };
+                        let served = server.connection(tcp, device);
+                        let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the portal cannot accept a connection");

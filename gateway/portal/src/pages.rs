@@ -8,7 +8,7 @@ use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use jiff::Timestamp;
-use portcullis_control::{LoginError, LoginId, LoginStep, Logins, Secret, SessionView};
+use portcullis_control::{LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView};
 use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
@@ -189,6 +189,12 @@ async fn logout(
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match logins.end(from).await {
+        Ok(Some(LoggedOut { pending: true })) => page(
+            StatusCode::ACCEPTED,
+            &Notice {
+                text: "Your session has ended, but a gateway has not confirmed it yet: until it does, this device may still be let through.",
+            },
+        ),
         Ok(_) => Redirect::to("/").into_response(),
         Err(error) => notice(error),
     }

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use portcullis_control::{Control, ControlConfig};
 use portcullis_portal::Portal;
+use portcullis_proto::v1;
+use portcullis_proto::v1::admin_server::Admin as _;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
+use tonic::Request;
 
 async fn control() -> (Control, TempDir) {
     let state = tempfile::tempdir().unwrap();
@@ -43,9 +47,56 @@ fn connector(control: &Control) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
+/// A device whose tunnel address is this machine's loopback address, which no pool may hold.
+async fn add_loopback_device(control: &Control, state: &TempDir) {
+    let admin = control.admin();
+    let location = v1::Location {
+        name: "office".into(),
+        pools: vec!["10.77.0.0/24".into()],
+        endpoint: "vpn.example.org:51820".into(),
+        ..Default::default()
+    };
+    let location = Some(location);
+    let location = admin.add_location(Request::new(v1::AddLocationRequest { location }));
+    location.await.unwrap();
+    let user = v1::AddUserRequest {
+        name: "ada".into(),
+        password: "correct horse battery".into(),
+        ..Default::default()
+    };
+    admin.add_user(Request::new(user)).await.unwrap();
+    let device = v1::AddDeviceRequest {
+        name: "laptop".into(),
+        user: "ada".into(),
+        public_key: vec![7; 32],
+        ..Default::default()
+    };
+    admin.add_device(Request::new(device)).await.unwrap();
+    let url = format!("sqlite://{}/portcullis.db", state.path().display());
+    let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE device_addresses SET address = '127.0.0.1'")
+        .execute(&mut database)
+        .await
+        .unwrap();
+}
+
+/// Nobody but devices gets as far as a handshake.
+#[tokio::test]
+async fn strangers_are_not_spoken_to() {
+    let (control, _state) = control().await;
+    let portal = bind(&control, "127.0.0.1:0").unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::from(address.ip());
+    assert!(connector(&control).connect(name, tcp).await.is_err());
+    serving.abort();
+}
+
 #[tokio::test]
 async fn serves_over_tls_until_told_to_stop() {
-    let (control, _state) = control().await;
+    let (control, state) = control().await;
+    add_loopback_device(&control, &state).await;
     let portal = bind(&control, "127.0.0.1:0").unwrap();
     let address = portal.addresses()[0];
     let (stop, stopped) = oneshot::channel::<()>();

@@ -379,6 +379,32 @@ fn inv4_a_revocation_without_acknowledgement_is_pending() {
 }
 
 #[test]
+fn inv4_a_gateway_that_does_not_answer_stays_until_it_is_forced() {
+    let service = Service::start();
+    service.add_office();
+    let gateway = service.connect_gateway("gw1");
+    service.json(&["device", "add", "laptop", "--user", "ada"]);
+    service.json(&["session", "add", "--device", "laptop", "--lifetime", "2h"]);
+    assert!(service.json(&["gateway", "token", "gw1"])["token"].is_string());
+    let ran = service.run(&["--output", "json", "gateway", "remove", "gw1"], "");
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (&status["done"], &status["removed"]),
+        (&false.into(), &serde_json::Value::Null)
+    );
+    assert!(status["open_until"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(service.json(&["gateway", "show", "gw1"])["removing"], true);
+    assert_eq!(service.run(&["gateway", "token", "gw1"], "").code, 1);
+    let forced = service.run(&["gateway", "remove", "gw1", "--force"], "");
+    assert_eq!(forced.code, 0, "{}", forced.stderr);
+    assert!(forced.stderr.contains("warning"), "{}", forced.stderr);
+    assert_eq!(service.run(&["gateway", "show", "gw1"], "").code, 1);
+    gateway.disconnect();
+    assert_eq!(service.json(&["user", "unlock", "ada"])["unlocked"], "ada");
+}
+
+#[test]
 fn an_occupied_port_is_named_and_nothing_is_served() {
     let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = occupied.local_addr().unwrap().to_string();

@@ -34,8 +34,14 @@ impl BpfFs {
     /// Without root.
     pub fn mount() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(dir.path()).status()?;
-        ensure!(status.success(), "cannot mount a BPF file system: the datapath tests need root");
+        let status = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(dir.path())
+            .status()?;
+        ensure!(
+            status.success(),
+            "cannot mount a BPF file system: the datapath tests need root"
+        );
         Ok(Self(dir))
     }
 
@@ -46,13 +52,21 @@ impl BpfFs {
 
     /// A configuration that pins here.
     pub fn config(&self) -> Config {
-        Config { interface: "wg.test".into(), pin_root: self.path().join("gate"), max_peers: 64, max_flows: 1024 }
+        Config {
+            interface: "wg.test".into(),
+            pin_root: self.path().join("gate"),
+            max_peers: 64,
+            max_flows: 1024,
+        }
     }
 }
 
 impl Drop for BpfFs {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
     }
 }
 
@@ -79,7 +93,10 @@ impl Kernel {
         kernel.datapath.set_services(&scene::services())?;
         let other = [scene::V4.other.into(), scene::V6.other.into()];
         kernel.datapath.upsert_peer(&scene::OTHER_KEY, &other)?;
-        kernel.datapath.set_session(&scene::OTHER_KEY, State::Live.session(datapath::now()).as_ref())?;
+        kernel.datapath.set_session(
+            &scene::OTHER_KEY,
+            State::Live.session(datapath::now()).as_ref(),
+        )?;
         kernel.put(State::Locked);
         Ok(kernel)
     }
@@ -91,7 +108,11 @@ impl Kernel {
     /// When the kernel refuses.
     pub fn with(bpf_fs: BpfFs, config: Config) -> anyhow::Result<Self> {
         let datapath = Datapath::open(&config).context("cannot open a datapath")?;
-        Ok(Self { datapath, config, bpf_fs })
+        Ok(Self {
+            datapath,
+            config,
+            bpf_fs,
+        })
     }
 
     /// Lets go of the datapath, as a killed agent does, and opens it anew.
@@ -100,7 +121,11 @@ impl Kernel {
     ///
     /// When it cannot be adopted.
     pub fn restart(self) -> anyhow::Result<Self> {
-        let Self { datapath, config, bpf_fs } = self;
+        let Self {
+            datapath,
+            config,
+            bpf_fs,
+        } = self;
         drop(datapath);
         Self::with(bpf_fs, config)
     }
@@ -113,7 +138,9 @@ impl Kernel {
     pub fn action(&mut self, direction: Direction, packet: &[u8]) -> anyhow::Result<u32> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
-        Ok(program(self.datapath.object(), direction)?.test_run(options)?.return_value)
+        Ok(program(self.datapath.object(), direction)?
+            .test_run(options)?
+            .return_value)
     }
 
     /// Packets counted under this reason.
@@ -123,7 +150,9 @@ impl Kernel {
     /// When the kernel does not answer.
     pub fn counted(&self, direction: Direction, reason: Reason) -> anyhow::Result<u64> {
         let all = self.datapath.counters()?;
-        let one = all.iter().find(|counter| counter.direction == direction && counter.reason == reason);
+        let one = all
+            .iter()
+            .find(|counter| counter.direction == direction && counter.reason == reason);
         Ok(one.map_or(0, |counter| counter.packets))
     }
 
@@ -136,16 +165,26 @@ impl Kernel {
         let before = self.datapath.counters()?;
         let action = self.action(direction, packet)?;
         let after = self.datapath.counters()?;
-        let changed: Vec<_> = after.iter().filter(|counter| !before.contains(counter)).collect();
+        let changed: Vec<_> = after
+            .iter()
+            .filter(|counter| !before.contains(counter))
+            .collect();
         let [counter] = changed.as_slice() else {
             anyhow::bail!("a packet must count once, but these changed: {changed:?}");
         };
-        ensure!(counter.direction == direction, "counted in the wrong direction: {counter:?}");
+        ensure!(
+            counter.direction == direction,
+            "counted in the wrong direction: {counter:?}"
+        );
         let wanted = match counter.reason.verdict() {
             Verdict::Pass => PASS,
             Verdict::Drop => DROP,
         };
-        ensure!(action == wanted, "{} must not end in action {action}", counter.reason);
+        ensure!(
+            action == wanted,
+            "{} must not end in action {action}",
+            counter.reason
+        );
         Ok(counter.reason)
     }
 }
@@ -158,11 +197,15 @@ impl Gate for Kernel {
             return;
         }
         let addresses = [scene::V4.peer.into(), scene::V6.peer.into()];
-        self.datapath.upsert_peer(key, &addresses).expect("add a peer");
+        self.datapath
+            .upsert_peer(key, &addresses)
+            .expect("add a peer");
         // Activity is kept by the datapath: a silent peer begins with a lock, which forgets it.
         self.datapath.set_session(key, None).expect("lock a peer");
         if let Some(session) = state.session(datapath::now()) {
-            self.datapath.set_session(key, Some(&session)).expect("write a session");
+            self.datapath
+                .set_session(key, Some(&session))
+                .expect("write a session");
         }
     }
 
@@ -181,7 +224,9 @@ pub fn program(object: &mut Ebpf, direction: Direction) -> anyhow::Result<&Sched
         Direction::FromPeer => names::FROM_PEER,
         Direction::ToPeer => names::TO_PEER,
     };
-    let program: &Program = object.program(name).with_context(|| format!("no program {name}"))?;
+    let program: &Program = object
+        .program(name)
+        .with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
 
@@ -196,7 +241,10 @@ impl Tunnel {
     ///
     /// Without root.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        ensure!(ip_tool(&["tuntap", "add", "dev", name, "mode", "tun"])?, "cannot add the interface {name}");
+        ensure!(
+            ip_tool(&["tuntap", "add", "dev", name, "mode", "tun"])?,
+            "cannot add the interface {name}"
+        );
         Ok(Self(name.to_owned()))
     }
 

@@ -8,8 +8,8 @@ use std::{
 
 use gateway_common::{
     abi::{
-        Address, AddressV4, AddressV6, Check, Direction, FlowKey, FlowState, FragmentKey, FragmentState, PeerState,
-        ServiceKey, Settings,
+        Address, AddressV4, AddressV6, Check, Direction, FlowKey, FlowState, FragmentKey,
+        FragmentState, PeerState, ServiceKey, Settings,
     },
     clock::SECOND,
     decide::{Decision, Requirement, Tables, decide, gate},
@@ -64,7 +64,10 @@ impl Default for Memory {
 impl Memory {
     /// With the cast of [`scene`]: two peers, both locked, and the services.
     pub fn with_cast() -> Self {
-        let mut memory = Self { peers: vec![PeerState::default(); 2], ..Self::default() };
+        let mut memory = Self {
+            peers: vec![PeerState::default(); 2],
+            ..Self::default()
+        };
         memory.set_services(&scene::services());
         memory.add_peer_under_test();
         for address in [scene::V4.other, scene::V6.other] {
@@ -103,7 +106,10 @@ impl Memory {
             6 => parse::ipv6(&bytes).map(|packet| self.parsed(direction, &packet)),
             _ => Err(Reason::NotIp),
         });
-        parsed.unwrap_or_else(|reason| Decision { reason, peer: gateway_common::abi::NO_PEER })
+        parsed.unwrap_or_else(|reason| Decision {
+            reason,
+            peer: gateway_common::abi::NO_PEER,
+        })
     }
 
     fn parsed<A>(&mut self, direction: Direction, packet: &Packet<A>) -> Decision
@@ -140,7 +146,11 @@ impl Gate for Memory {
 }
 
 fn state(old: &PeerState, session: Option<&SessionGrant>) -> PeerState {
-    let mut next = PeerState { incarnation: old.incarnation, generation: old.generation + 1, ..PeerState::default() };
+    let mut next = PeerState {
+        incarnation: old.incarnation,
+        generation: old.generation + 1,
+        ..PeerState::default()
+    };
     if let Some(session) = session {
         next.deadline = session.deadline;
         next.idle_timeout = session.idle_timeout;
@@ -190,8 +200,13 @@ impl<A: Family> Tables<A> for Memory {
 
     fn peer_of(&self, _settings: &Settings, address: A) -> Option<u32> {
         let address = address.ip();
-        let matching = self.addresses.iter().filter(|(prefix, _)| prefix.contains(&address));
-        matching.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, index)| *index)
+        let matching = self
+            .addresses
+            .iter()
+            .filter(|(prefix, _)| prefix.contains(&address));
+        matching
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
+            .map(|(_, index)| *index)
     }
 
     fn peer(&self, index: u32) -> Option<PeerState> {

@@ -63,29 +63,51 @@ pub fn icmp(kind: u8, code: u8, rest: u32, payload: &[u8]) -> Vec<u8> {
 
 /// An echo request of the family of `to`.
 pub fn echo_request(to: IpAddr, id: u16) -> Vec<u8> {
-    icmp(if to.is_ipv4() { 8 } else { 128 }, 0, u32::from(id) << 16 | 1, &[0; 16])
+    icmp(
+        if to.is_ipv4() { 8 } else { 128 },
+        0,
+        u32::from(id) << 16 | 1,
+        &[0; 16],
+    )
 }
 
 /// An echo reply of the family of `to`.
 pub fn echo_reply(to: IpAddr, id: u16) -> Vec<u8> {
-    icmp(if to.is_ipv4() { 0 } else { 129 }, 0, u32::from(id) << 16 | 1, &[0; 16])
+    icmp(
+        if to.is_ipv4() { 0 } else { 129 },
+        0,
+        u32::from(id) << 16 | 1,
+        &[0; 16],
+    )
 }
 
 /// "Port unreachable" about the packet `quoted`.
 pub fn unreachable(to: IpAddr, quoted: &[u8]) -> Vec<u8> {
-    if to.is_ipv4() { icmp(3, 3, 0, quoted) } else { icmp(1, 4, 0, quoted) }
+    if to.is_ipv4() {
+        icmp(3, 3, 0, quoted)
+    } else {
+        icmp(1, 4, 0, quoted)
+    }
 }
 
 /// Number of ICMP in the family of `to`.
 pub fn icmp_number(to: IpAddr) -> u8 {
-    if to.is_ipv4() { number::ICMP } else { number::ICMPV6 }
+    if to.is_ipv4() {
+        number::ICMP
+    } else {
+        number::ICMPV6
+    }
 }
 
 /// A packet of the family of its addresses, which must be one family.
 pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Ipv4::new(source, destination, protocol).build(payload),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6::new(source, destination, protocol).build(payload),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Ipv4::new(source, destination, protocol).build(payload)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Ipv6::new(source, destination, protocol).build(payload)
+        }
         _ => panic!("addresses of two families"),
     }
 }
@@ -114,7 +136,16 @@ pub struct Ipv4 {
 impl Ipv4 {
     /// A plain header.
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Self {
-        Self { source, destination, protocol, options: Vec::new(), id: 7, fragment: 0, first: None, total: None }
+        Self {
+            source,
+            destination,
+            protocol,
+            options: Vec::new(),
+            id: 7,
+            fragment: 0,
+            first: None,
+            total: None,
+        }
     }
 
     /// The packet with this payload.
@@ -154,7 +185,14 @@ pub struct Ipv6 {
 impl Ipv6 {
     /// A plain header.
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8) -> Self {
-        Self { source, destination, protocol, extensions: Vec::new(), length: None, first: None }
+        Self {
+            source,
+            destination,
+            protocol,
+            extensions: Vec::new(),
+            length: None,
+            first: None,
+        }
     }
 
     /// With one more extension header.
@@ -168,14 +206,24 @@ impl Ipv6 {
     pub fn build(&self, payload: &[u8]) -> Vec<u8> {
         let mut chain = Vec::new();
         for (i, (_, bytes)) in self.extensions.iter().enumerate() {
-            let next = self.extensions.get(i + 1).map_or(self.protocol, |(number, _)| *number);
+            let next = self
+                .extensions
+                .get(i + 1)
+                .map_or(self.protocol, |(number, _)| *number);
             let start = chain.len();
             chain.extend(bytes);
             chain[start] = next;
         }
-        let first = self.extensions.first().map_or(self.protocol, |(number, _)| *number);
+        let first = self
+            .extensions
+            .first()
+            .map_or(self.protocol, |(number, _)| *number);
         let mut packet = vec![self.first.unwrap_or(0x60), 0, 0, 0];
-        packet.extend(self.length.unwrap_or((chain.len() + payload.len()) as u16).to_be_bytes());
+        packet.extend(
+            self.length
+                .unwrap_or((chain.len() + payload.len()) as u16)
+                .to_be_bytes(),
+        );
         packet.extend([first, 64]);
         packet.extend(self.source.octets());
         packet.extend(self.destination.octets());
@@ -211,7 +259,7 @@ pub fn fragment(offset: u16, more: bool, id: u32) -> Vec<u8> {
 
 /// IPv4 flags and offset word.
 pub fn flags(offset: u16, more: bool) -> u16 {
-    offset / 8 | if more { 0x2000 } else { 0 }
+    (offset / 8) | if more { 0x2000 } else { 0 }
 }
 
 fn ports(source: u16, destination: u16) -> Vec<u8> {

@@ -82,7 +82,20 @@ pub const V6: Cast = Cast {
 pub fn services() -> Vec<Service> {
     [V4.portal, V6.portal]
         .into_iter()
-        .flat_map(|addr| [Service { addr, protocol: 6, port: PORTAL_PORT }, Service { addr, protocol: 17, port: 53 }])
+        .flat_map(|addr| {
+            [
+                Service {
+                    addr,
+                    protocol: 6,
+                    port: PORTAL_PORT,
+                },
+                Service {
+                    addr,
+                    protocol: 17,
+                    port: 53,
+                },
+            ]
+        })
         .collect()
 }
 
@@ -107,8 +120,15 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Unknown, Self::Locked, Self::Live, Self::Revoked, Self::Expired, Self::Idle, Self::Low];
+    pub const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Locked,
+        Self::Live,
+        Self::Revoked,
+        Self::Expired,
+        Self::Idle,
+        Self::Low,
+    ];
 
     /// The session to write for it at `now`.
     pub fn session(self, now: u64) -> Option<SessionGrant> {
@@ -123,10 +143,23 @@ impl State {
         match self {
             Self::Unknown | Self::Locked | Self::Revoked => None,
             Self::Live => Some(live),
-            Self::Expired => Some(SessionGrant { tag: 2, deadline: now.saturating_sub(SECOND).max(1), ..live }),
+            Self::Expired => Some(SessionGrant {
+                tag: 2,
+                deadline: now.saturating_sub(SECOND).max(1),
+                ..live
+            }),
             // One nanosecond is over by the time any packet comes.
-            Self::Idle => Some(SessionGrant { tag: 3, idle_timeout: 1, last_activity: 1, ..live }),
-            Self::Low => Some(SessionGrant { tag: 4, level: Level::None, ..live }),
+            Self::Idle => Some(SessionGrant {
+                tag: 3,
+                idle_timeout: 1,
+                last_activity: 1,
+                ..live
+            }),
+            Self::Low => Some(SessionGrant {
+                tag: 4,
+                level: Level::None,
+                ..live
+            }),
         }
     }
 

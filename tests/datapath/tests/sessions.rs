@@ -1,4 +1,8 @@
 //! Sessions over time, on this machine's kernel: the deadlines are the kernel's own.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made is a failed test"
+)]
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -36,13 +40,21 @@ fn answer() -> Vec<u8> {
 }
 
 fn grant(gate: &mut Kernel, session: SessionGrant) {
-    gate.datapath.set_session(&PEER_KEY, Some(&session)).unwrap();
+    gate.datapath
+        .set_session(&PEER_KEY, Some(&session))
+        .unwrap();
 }
 
 #[test]
 fn inv2_the_deadline_ends_a_flow_by_itself_both_ways() {
     let mut gate = Kernel::open().unwrap();
-    grant(&mut gate, SessionGrant { deadline: now() + 300 * MILLISECOND, ..live() });
+    grant(
+        &mut gate,
+        SessionGrant {
+            deadline: now() + 300 * MILLISECOND,
+            ..live()
+        },
+    );
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Session);
     thread::sleep(Duration::from_millis(320));
@@ -53,7 +65,10 @@ fn inv2_the_deadline_ends_a_flow_by_itself_both_ways() {
 #[test]
 fn inv2_only_passed_packets_from_the_peer_keep_it_from_idling() {
     let mut gate = Kernel::open().unwrap();
-    let idle = SessionGrant { idle_timeout: 600 * MILLISECOND, ..live() };
+    let idle = SessionGrant {
+        idle_timeout: 600 * MILLISECOND,
+        ..live()
+    };
     grant(&mut gate, idle);
     // Given a peer that talks, it stays live for longer than its idle timeout.
     for _ in 0..10 {
@@ -70,7 +85,12 @@ fn inv2_only_passed_packets_from_the_peer_keep_it_from_idling() {
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Idle);
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Idle);
     // And nothing that passes without a session wakes it.
-    let portal = ip(V4.peer, V4.portal, number::TCP, &tcp(1, PORTAL_PORT, flag::SYN));
+    let portal = ip(
+        V4.peer,
+        V4.portal,
+        number::TCP,
+        &tcp(1, PORTAL_PORT, flag::SYN),
+    );
     assert_eq!(gate.run(FromPeer, &portal), Reason::OpenService);
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Idle);
 }
@@ -79,13 +99,27 @@ fn inv2_only_passed_packets_from_the_peer_keep_it_from_idling() {
 fn inv2_activity_is_noted_by_the_kernel_and_can_be_read() {
     let mut gate = Kernel::open().unwrap();
     let before = now();
-    grant(&mut gate, SessionGrant { last_activity: before - SECOND, ..live() });
+    grant(
+        &mut gate,
+        SessionGrant {
+            last_activity: before - SECOND,
+            ..live()
+        },
+    );
     assert_eq!(gate.datapath.activity(&PEER_KEY), Some(before - SECOND));
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
     let noted = gate.datapath.activity(&PEER_KEY).unwrap();
-    assert!(noted >= before && noted <= now());
+    // To within a tick of the clock, of which there are a hundred a second at least.
+    assert!(noted + 10 * MILLISECOND >= before && noted <= now());
     // A grant with an older idea of it does not turn it back.
-    grant(&mut gate, SessionGrant { last_activity: before - SECOND, tag: 9, ..live() });
+    grant(
+        &mut gate,
+        SessionGrant {
+            last_activity: before - SECOND,
+            tag: 9,
+            ..live()
+        },
+    );
     assert_eq!(gate.datapath.activity(&PEER_KEY), Some(noted));
 }
 
@@ -97,8 +131,18 @@ fn inv4_a_revocation_cuts_the_next_packet_of_every_flow() {
         let flows: Vec<_> = (0..50)
             .map(|port| {
                 (
-                    ip(cast.peer, cast.server, number::TCP, &tcp(port, 22, flag::ACK)),
-                    ip(cast.server, cast.peer, number::TCP, &tcp(22, port, flag::ACK)),
+                    ip(
+                        cast.peer,
+                        cast.server,
+                        number::TCP,
+                        &tcp(port, 22, flag::ACK),
+                    ),
+                    ip(
+                        cast.server,
+                        cast.peer,
+                        number::TCP,
+                        &tcp(22, port, flag::ACK),
+                    ),
                 )
             })
             .collect();
@@ -107,7 +151,10 @@ fn inv4_a_revocation_cuts_the_next_packet_of_every_flow() {
             assert_eq!(gate.run(ToPeer, back), Reason::Session);
         }
         gate.datapath.set_session(&PEER_KEY, None).unwrap();
-        assert_eq!(gate.datapath.read_peer(&PEER_KEY).unwrap().unwrap().session, None);
+        assert_eq!(
+            gate.datapath.read_peer(&PEER_KEY).unwrap().unwrap().session,
+            None
+        );
         for (there, back) in &flows {
             assert_eq!(gate.run(FromPeer, there), Reason::Locked);
             assert_eq!(gate.run(ToPeer, back), Reason::Locked);
@@ -122,9 +169,22 @@ fn inv4_a_renewed_session_loses_no_packet_of_a_flow() {
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
     for tag in 10..20 {
         // Longer, higher, newer; then shorter and lower again.
-        let level = if tag % 2 == 0 { Level::PhishingResistant } else { Level::Mfa };
+        let level = if tag % 2 == 0 {
+            Level::PhishingResistant
+        } else {
+            Level::Mfa
+        };
         let deadline = now() + (tag % 3 + 1) * 1000 * SECOND;
-        grant(&mut gate, SessionGrant { tag, level, deadline, authenticated_at: now(), ..live() });
+        grant(
+            &mut gate,
+            SessionGrant {
+                tag,
+                level,
+                deadline,
+                authenticated_at: now(),
+                ..live()
+            },
+        );
         // The reply comes first, which has only the flow to go by.
         assert_eq!(gate.run(ToPeer, &answer()), Reason::Session);
         assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
@@ -149,23 +209,50 @@ fn inv4_what_was_written_is_what_is_read_back() {
     assert!(gate.datapath.peers().unwrap().contains(&peer));
     // Every kind of change, narrowing and widening at once among them.
     for other in [
-        SessionGrant { tag: 2, idle_timeout: SECOND, deadline: session.deadline + SECOND, ..session },
-        SessionGrant { tag: 3, idle_timeout: 0, deadline: session.deadline - 1, ..session },
-        SessionGrant { tag: 4, level: Level::Mfa, authenticated_at: 6, ..session },
+        SessionGrant {
+            tag: 2,
+            idle_timeout: SECOND,
+            deadline: session.deadline + SECOND,
+            ..session
+        },
+        SessionGrant {
+            tag: 3,
+            idle_timeout: 0,
+            deadline: session.deadline - 1,
+            ..session
+        },
+        SessionGrant {
+            tag: 4,
+            level: Level::Mfa,
+            authenticated_at: 6,
+            ..session
+        },
     ] {
         grant(&mut gate, other);
-        assert_eq!(gate.datapath.read_peer(&PEER_KEY).unwrap().unwrap().session, Some(other));
+        assert_eq!(
+            gate.datapath.read_peer(&PEER_KEY).unwrap().unwrap().session,
+            Some(other)
+        );
     }
 }
 
 #[test]
 fn inv1_sessions_that_are_none_and_peers_that_are_none_are_refused() {
     let mut gate = Kernel::open().unwrap();
-    for session in [SessionGrant { tag: 0, ..live() }, SessionGrant { deadline: 0, ..live() }] {
+    for session in [
+        SessionGrant { tag: 0, ..live() },
+        SessionGrant {
+            deadline: 0,
+            ..live()
+        },
+    ] {
         let refused = gate.datapath.set_session(&PEER_KEY, Some(&session));
         assert!(matches!(refused, Err(DatapathError::InvalidSession)));
     }
-    assert!(matches!(gate.datapath.set_session(&[9; 32], None), Err(DatapathError::UnknownPeer)));
+    assert!(matches!(
+        gate.datapath.set_session(&[9; 32], None),
+        Err(DatapathError::UnknownPeer)
+    ));
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Locked);
 }
 
@@ -174,14 +261,28 @@ fn inv1_no_packet_sees_more_than_the_old_or_the_new_session_permits() {
     // Given two sessions neither of which permits anything at any time: one is over by its deadline,
     // the other by its idle timeout. A mixture of them would be live.
     let mut gate = Kernel::open().unwrap();
-    let over = SessionGrant { tag: 1, deadline: now() - SECOND, idle_timeout: 0, ..live() };
-    let idle = SessionGrant { tag: 2, deadline: now() + 3600 * SECOND, idle_timeout: 1, ..live() };
+    let over = SessionGrant {
+        tag: 1,
+        deadline: now() - SECOND,
+        idle_timeout: 0,
+        ..live()
+    };
+    let idle = SessionGrant {
+        tag: 2,
+        deadline: now() + 3600 * SECOND,
+        idle_timeout: 1,
+        ..live()
+    };
     let stop = AtomicBool::new(false);
-    let (mut peeker, _keep) = other_view(&gate);
+    let mut peeker = other_view(&gate);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                assert_ne!(peeker(&ask()), PASS, "a packet passed between two sessions that are over");
+                assert_ne!(
+                    peeker(&ask()),
+                    PASS,
+                    "a packet passed between two sessions that are over"
+                );
             }
         });
         for i in 0..60 {
@@ -192,36 +293,37 @@ fn inv1_no_packet_sees_more_than_the_old_or_the_new_session_permits() {
 }
 
 /// The same maps under a second set of programs, for packets while the first is being written to.
-fn other_view(gate: &Kernel) -> (impl FnMut(&[u8]) -> u32 + Send + use<>, ()) {
+fn other_view(gate: &Kernel) -> impl FnMut(&[u8]) -> u32 + Send + use<> {
     use aya::{TestRun as _, TestRunOptions};
     let mut datapath = portcullis_agent::datapath::Datapath::open(&gate.config).unwrap();
-    let run = move |packet: &[u8]| {
+    move |packet: &[u8]| {
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
         options.repeat = 200;
         let program = datapath_tests::kernel::program(datapath.object(), FromPeer).unwrap();
         program.test_run(options).unwrap().return_value
-    };
-    (run, ())
+    }
 }
 
 #[test]
 fn inv3_a_forgotten_flow_is_reopened_by_the_peer_and_by_nobody_else() {
     // Given room for very few flows.
     let bpf_fs = BpfFs::mount().unwrap();
-    let config = portcullis_agent::datapath::Config { max_flows: 128, ..bpf_fs.config() };
+    let config = portcullis_agent::datapath::Config {
+        max_flows: 128,
+        ..bpf_fs.config()
+    };
     let mut gate = Kernel::with(bpf_fs, config).unwrap();
     gate.put(State::Live);
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
-    assert_eq!(gate.run(ToPeer, &answer()), Reason::Session);
-    // When many others, as busy as it was, push it out…
+    // When many others push it out…
     for port in 10_000..12_000 {
         let other = ip(V4.peer, V4.server, number::UDP, &udp(port, 53, 8));
-        for _ in 0..3 {
-            assert_eq!(gate.action(FromPeer, &other).unwrap(), PASS);
-        }
+        assert_eq!(gate.action(FromPeer, &other).unwrap(), PASS);
     }
-    // …the answer is unsolicited until the peer has spoken.
+    // …and this CPU's own copy is no longer good…
+    thread::sleep(Duration::from_millis(1100));
+    // …then the answer is unsolicited until the peer has spoken.
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Unsolicited);
     assert_eq!(gate.run(FromPeer, &ask()), Reason::Session);
     assert_eq!(gate.run(ToPeer, &answer()), Reason::Session);

@@ -419,15 +419,38 @@ impl Gate {
         self.world.gateway.has_link("wg0")
     }
 
-    /// Whether the gateway reports drops, by reason, within a while: reports are periodic.
-    pub fn wait_for_drop_counters(&self) -> Result<bool> {
-        let counted = || {
-            let gateways = self.ask(&["gateway", "list"])?;
-            Ok(gateways["gateways"][0]["reasons"]
-                .as_array()
-                .is_some_and(|reasons| !reasons.is_empty()))
-        };
-        Ok(eventually("drops are reported", START, counted).is_ok())
+    /// What the gateway has reported as dropped so far: direction, reason and how many packets.
+    pub fn drops(&self) -> Result<Vec<(String, String, u64)>> {
+        // The other counters' reasons to pass.
+        const PASSED: [&str; 2] = ["session", "open_service"];
+        let gateways = self.ask(&["gateway", "list"])?;
+        let counters = gateways["gateways"][0]["reasons"]
+            .as_array()
+            .context("a gateway lists no reasons")?;
+        Ok(counters
+            .iter()
+            .filter_map(|counter| {
+                let text = |field: &str| counter[field].as_str().map(str::to_owned);
+                Some((
+                    text("direction")?,
+                    text("reason")?,
+                    counter["packets"].as_u64()?,
+                ))
+            })
+            .filter(|(_, reason, packets)| !PASSED.contains(&reason.as_str()) && *packets > 0)
+            .collect())
+    }
+
+    /// Waits until the gateway has reported a drop for this reason: reports are periodic.
+    pub fn wait_for_drop(&self, reason: &str) -> Result<()> {
+        let what = format!("drops are reported as {reason}");
+        eventually(&what, START, || {
+            Ok(self
+                .drops()?
+                .iter()
+                .any(|(_, counted, _)| counted == reason))
+        })?;
+        Ok(())
     }
 
     /// What a service has logged.

@@ -1,4 +1,4 @@
-//! The end-to-end tests, each kernel in a VM of its own.
+//! The end-to-end tests, in VMs on several kernels.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{Tally, native};
 use crate::kernels::Series;
@@ -14,10 +14,12 @@ use crate::process::say;
 use crate::vm::Machine;
 use crate::{build, kernels, setup};
 
-/// Emulated processors are slow and two machines may share one real one.
-const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Emulated processors are slow, and machines share the real ones.
+const TIME_LIMIT: Duration = Duration::from_secs(25 * 60);
 /// Machines at a time.
 const PARALLEL: usize = 2;
+/// Machines per kernel, one after another or side by side: an odd number of kernels leaves no processor idle.
+const SHARDS: usize = 2;
 
 /// What is copied into the machines.
 struct Programs {
@@ -25,27 +27,76 @@ struct Programs {
     tests: PathBuf,
 }
 
-/// Runs the tests on each of `kernels`, at most two machines at a time.
+/// Some of the tests on one kernel.
+struct Shard {
+    series: Series,
+    tests: Vec<String>,
+}
+
+/// Runs the tests on each of `kernels`.
 pub(super) fn run(kernels: &[Series], filter: Option<&str>) -> Vec<(Series, Result<Tally>)> {
-    let programs = match prepare(kernels) {
-        Ok(programs) => programs,
+    let results = prepare(kernels, filter).map(|(programs, shards)| run_shards(&programs, shards));
+    match results {
+        Ok(results) => kernels
+            .iter()
+            .map(|&series| (series, sum(series, &results)))
+            .collect(),
         Err(error) => {
             let message = format!("{error:#}");
-            return kernels
+            kernels
                 .iter()
-                .map(|&series| (series, Err(anyhow::anyhow!(message.clone()))))
-                .collect();
+                .map(|&series| (series, Err(anyhow!(message.clone()))))
+                .collect()
         }
+    }
+}
+
+/// `cargo xtask vm --e2e`.
+pub(crate) fn end_to_end_in(series: Series, filter: Option<&str>) -> Result<ExitCode> {
+    build::bpf()?;
+    let (programs, shards) = prepare(&[series], filter)?;
+    let tally = sum(series, &run_shards(&programs, shards))?;
+    say(format!(
+        "{series}: {} passed, {} failed",
+        tally.passed, tally.failed
+    ));
+    Ok(tally.exit_code())
+}
+
+/// Does once, before machines run side by side, what they would otherwise do at the same time; and deals the tests out.
+fn prepare(kernels: &[Series], filter: Option<&str>) -> Result<(Programs, Vec<Shard>)> {
+    setup::for_vm()?;
+    for &series in kernels {
+        kernels::ensure(series)?;
+    }
+    let programs = Programs {
+        portcullis: build::binaries()?.portcullis,
+        tests: native::end_to_end_executable()?,
     };
-    let waiting = Mutex::new(kernels.iter().copied());
+    let tests = native::list(&programs.tests, filter)?;
+    let mut shards = Vec::new();
+    for &series in kernels {
+        for number in 0..SHARDS {
+            let tests: Vec<String> = tests.iter().skip(number).step_by(SHARDS).cloned().collect();
+            if !tests.is_empty() {
+                shards.push(Shard { series, tests });
+            }
+        }
+    }
+    Ok((programs, shards))
+}
+
+fn run_shards(programs: &Programs, shards: Vec<Shard>) -> Vec<(Series, Result<Tally>)> {
+    let waiting = Mutex::new(shards.into_iter());
+    let next = || waiting.lock().ok()?.next();
     let results = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(kernels.len()) {
+        for _ in 0..PARALLEL {
             scope.spawn(|| {
-                while let Some(series) = next(&waiting) {
-                    let result = on_kernel(series, &programs, filter);
+                while let Some(shard) = next() {
+                    let result = run_shard(&shard, programs);
                     if let Ok(mut results) = results.lock() {
-                        results.push((series, result));
+                        results.push((shard.series, result));
                     }
                 }
             });
@@ -54,36 +105,8 @@ pub(super) fn run(kernels: &[Series], filter: Option<&str>) -> Vec<(Series, Resu
     results.into_inner().unwrap_or_default()
 }
 
-/// `cargo xtask vm --e2e`.
-pub(crate) fn end_to_end_in(series: Series, filter: Option<&str>) -> Result<ExitCode> {
-    build::bpf()?;
-    let programs = prepare(&[series])?;
-    let tally = on_kernel(series, &programs, filter)?;
-    say(format!(
-        "{series}: {} passed, {} failed",
-        tally.passed, tally.failed
-    ));
-    Ok(tally.exit_code())
-}
-
-/// Does once, before machines run side by side, what they would otherwise do at the same time.
-fn prepare(kernels: &[Series]) -> Result<Programs> {
-    setup::for_vm()?;
-    for &series in kernels {
-        kernels::ensure(series)?;
-    }
-    let portcullis = build::binaries()?.portcullis;
-    Ok(Programs {
-        portcullis,
-        tests: native::end_to_end_executable()?,
-    })
-}
-
-fn next(waiting: &Mutex<impl Iterator<Item = Series>>) -> Option<Series> {
-    waiting.lock().ok()?.next()
-}
-
-fn on_kernel(series: Series, programs: &Programs, filter: Option<&str>) -> Result<Tally> {
+fn run_shard(shard: &Shard, programs: &Programs) -> Result<Tally> {
+    let series = shard.series;
     let machine = Machine::new(series)?
         .with_program("PORTCULLIS_BIN", &programs.portcullis)?
         .with_program("E2E_BIN", &programs.tests)?
@@ -92,12 +115,12 @@ fn on_kernel(series: Series, programs: &Programs, filter: Option<&str>) -> Resul
     let mut command: Vec<String> = [
         "sh",
         "-c",
-        "exec \"$E2E_BIN\" --test-threads=1 \"$@\"",
+        "exec \"$E2E_BIN\" --test-threads=1 --exact \"$@\"",
         "gate",
     ]
     .map(str::to_owned)
     .into();
-    command.extend(filter.map(str::to_owned));
+    command.extend(shard.tests.iter().cloned());
 
     let mut tally = Tally::default();
     let mut results = 0;
@@ -115,4 +138,19 @@ fn on_kernel(series: Series, programs: &Programs, filter: Option<&str>) -> Resul
         tally.failed += 1;
     }
     Ok(tally)
+}
+
+/// What a kernel's machines found. One that could not run is one failure beside the others' results.
+fn sum(series: Series, results: &[(Series, Result<Tally>)]) -> Result<Tally> {
+    let mut total = Tally::default();
+    for (_, result) in results.iter().filter(|(of, _)| *of == series) {
+        match result {
+            Ok(tally) => total += *tally,
+            Err(error) => {
+                say(format!("{series}: {error:#}"));
+                total.failed += 1;
+            }
+        }
+    }
+    Ok(total)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::Tally;
-use crate::process::{as_root, cargo, say};
+use crate::process::{as_root, cargo, output, say};
 
 /// Needs root and the kernel; the others need neither.
 const DATAPATH: &str = "datapath-tests";
@@ -24,6 +24,20 @@ struct Executable {
     /// Cargo runs tests in their package's directory.
     directory: PathBuf,
     path: PathBuf,
+}
+
+/// The names of the tests in an executable, those that contain `filter`.
+pub(super) fn list(executable: &Path, filter: Option<&str>) -> Result<Vec<String>> {
+    let listed = output(
+        Command::new(executable)
+            .args(["--list", "--format=terse"])
+            .args(filter),
+    )?;
+    Ok(listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The part of cargo's JSON messages that is used here.

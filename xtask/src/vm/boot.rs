@@ -50,14 +50,9 @@ pub(super) fn write_guest_script(
          export SHARE='{dir}' TMPDIR=/run/work\n\
          mount -t bpf bpf /sys/fs/bpf\n\
          mkdir -p /run/work {PROGRAMS}\n\
+         ip link set lo up\n\
          modprobe wireguard\n"
     );
-    // /usr is an overlay with its upper layer in memory: a new time stamp copies a file there.
-    script.push_str("touch --no-create");
-    for file in super::warm::files() {
-        script.push_str(&format!(" {}", quote(&file.to_string_lossy())));
-    }
-    script.push_str("\nip link set lo up\n");
     for (name, value) in environment {
         let file = value.rsplit('/').next().unwrap_or(value);
         script.push_str(&format!(

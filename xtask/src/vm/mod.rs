@@ -2,11 +2,11 @@
 
 mod boot;
 mod follow;
-mod warm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -70,7 +70,9 @@ impl Machine {
     pub(crate) fn new(series: Series) -> Result<Self> {
         let vng = setup::for_vm()?;
         let kernel = kernels::ensure(series)?;
-        let share = paths::target().join(format!("vm/{series}-{}", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let share = paths::target().join(format!("vm/{series}-{}-{number}", std::process::id()));
         if share.exists() {
             fs::remove_dir_all(&share)?;
         }

@@ -102,8 +102,12 @@ impl Addresses {
                 Place::WideV6(key) => self.wide_v6.insert(&key, index)?,
             }
         }
-        self.v4.insert_all(&v4.0, &v4.1)?;
-        self.v6.insert_all(&v6.0, &v6.1)
+        // A million take the better part of a second, so both families at once.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.v6.insert_all(&v6.0, &v6.1));
+            self.v4.insert_all(&v4.0, &v4.1)?;
+            other.join().unwrap_or(Err(DatapathError::Interrupted))
+        })
     }
 
     /// Makes the address nobody's.

@@ -75,9 +75,44 @@ pub enum DatapathError {
         /// Why.
         source: io::Error,
     },
+    /// Programs of ours, over the same maps, are attached to another interface that is alive.
+    #[error(
+        "{program} is still attached to {holder}, which {interface} was before it was renamed or moved: remove that \
+         interface, or give it its name back; until then it stays enforced, and {interface} is not brought up"
+    )]
+    AttachedElsewhere {
+        /// The program.
+        program: &'static str,
+        /// The interface that has it.
+        holder: String,
+        /// The interface that should have it.
+        interface: String,
+    },
+    /// Another program runs before ours, and could let a packet past it.
+    #[error("{program} is not the first program on {interface}: detach what is before it")]
+    NotFirst {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+    },
+    /// The ingress hook of the interface belongs to a qdisc that has no egress hook.
+    #[error(
+        "{interface} has the queueing discipline `{kind}` where `clsact` has to be: remove it \
+         (`tc qdisc del dev {interface} {kind}`)"
+    )]
+    Qdisc {
+        /// The interface.
+        interface: String,
+        /// What is there.
+        kind: String,
+    },
     /// Every slot of the peer maps is taken.
     #[error("no room for another peer: max_peers is {0}")]
     Full(u32),
+    /// A helping thread ended early.
+    #[error("loading addresses was interrupted")]
+    Interrupted,
     /// No such peer.
     #[error("the datapath holds no such peer")]
     UnknownPeer,

@@ -1,6 +1,8 @@
-//! Asks the kernel which programs the classic TC filters of an interface run (clsact, before 6.6).
+//! Asks the kernel which programs the classic TC filters of an interface run (clsact, before 6.6),
+//! and what holds its ingress hook.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     ptr,
@@ -8,17 +10,62 @@ use std::{
 
 use aya::programs::TcAttachType;
 
+const RTM_GETQDISC: u16 = 38;
 const RTM_GETTFILTER: u16 = 46;
+const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_ID: u16 = 11;
 const TC_H_CLSACT: u32 = 0xffff_0000;
+/// Parent of both `ingress` and `clsact`.
+const TC_H_INGRESS: u32 = 0xffff_fff1;
 const TC_H_MIN_INGRESS: u32 = 0xfff2;
 const TC_H_MIN_EGRESS: u32 = 0xfff3;
 const HEADER: usize = size_of::<libc::nlmsghdr>();
 const TCMSG: usize = 20;
+/// Offsets in `struct tcmsg`, after family and padding.
+const IFINDEX: usize = 4;
+const HANDLE: usize = 8;
+const PARENT: usize = 12;
 
-/// Ids of the programs on one hook.
+/// Ids of the programs on one hook, in the order in which they run; 0 for a filter that is no
+/// program.
 pub(super) fn programs(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
+    let parent = match hook {
+        TcAttachType::Ingress => TC_H_CLSACT | TC_H_MIN_INGRESS,
+        TcAttachType::Egress => TC_H_CLSACT | TC_H_MIN_EGRESS,
+        TcAttachType::Custom(parent) => parent,
+    };
+    let mut programs = Vec::new();
+    dump(RTM_GETTFILTER, ifindex, parent, |tcmsg, attributes| {
+        // Each priority announces itself with handle 0 before its filters come.
+        if field(tcmsg, HANDLE) != Some(0) {
+            programs.push(program(attributes).unwrap_or(0));
+        }
+    })?;
+    Ok(programs)
+}
+
+/// Kind of the queueing discipline that holds the ingress hook: `clsact`, `ingress`, or none.
+pub(super) fn ingress_qdisc(ifindex: u32) -> io::Result<Option<String>> {
+    let mut kind = None;
+    dump(RTM_GETQDISC, ifindex, 0, |tcmsg, attributes| {
+        // Older kernels answer with every interface's.
+        if field(tcmsg, IFINDEX) == Some(ifindex) && field(tcmsg, PARENT) == Some(TC_H_INGRESS) {
+            kind = attribute(attributes, TCA_KIND)
+                .and_then(|text| CStr::from_bytes_until_nul(text).ok())
+                .map(|text| text.to_string_lossy().into_owned());
+        }
+    })?;
+    Ok(kind)
+}
+
+/// Asks for everything of one kind; hands over each answer's `struct tcmsg` and attributes.
+fn dump(
+    kind: u16,
+    ifindex: u32,
+    parent: u32,
+    mut answer: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
     // SAFETY: no pointers; the descriptor is ours.
     let socket = unsafe {
         let fd = libc::socket(
@@ -31,42 +78,45 @@ pub(super) fn programs(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<u32>>
         }
         OwnedFd::from_raw_fd(fd)
     };
-    send(&socket, &request(ifindex, hook))?;
-    let mut programs = Vec::new();
+    send(&socket, &request(kind, ifindex, parent))?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let received = receive(&socket, &mut buffer)?;
         let mut rest = &buffer[..received];
         while let Some((kind, payload, next)) = message(rest) {
             match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(programs),
+                libc::NLMSG_DONE => return Ok(()),
                 libc::NLMSG_ERROR => {
                     let code = payload
                         .first_chunk()
                         .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
                     return if code == 0 {
-                        Ok(programs)
+                        Ok(())
                     } else {
                         Err(io::Error::from_raw_os_error(-code))
                     };
                 }
-                _ => programs.extend(payload.get(TCMSG..).and_then(program)),
+                _ => {
+                    if let Some((tcmsg, attributes)) = payload.split_at_checked(TCMSG) {
+                        answer(tcmsg, attributes);
+                    }
+                }
             }
             rest = next;
         }
     }
 }
 
-fn request(ifindex: u32, hook: TcAttachType) -> Vec<u8> {
-    let parent = match hook {
-        TcAttachType::Ingress => TC_H_CLSACT | TC_H_MIN_INGRESS,
-        TcAttachType::Egress => TC_H_CLSACT | TC_H_MIN_EGRESS,
-        TcAttachType::Custom(parent) => parent,
-    };
+/// A 4-byte field of a `struct tcmsg`.
+fn field(tcmsg: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*tcmsg.get(at..)?.first_chunk()?))
+}
+
+fn request(kind: u16, ifindex: u32, parent: u32) -> Vec<u8> {
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
     let mut bytes = Vec::with_capacity(HEADER + TCMSG);
     bytes.extend(((HEADER + TCMSG) as u32).to_ne_bytes());
-    bytes.extend(RTM_GETTFILTER.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     // Sequence and port; then struct tcmsg: family and padding, interface, handle, parent, info.
     bytes.extend([0; 8]);

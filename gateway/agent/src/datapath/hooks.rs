@@ -9,7 +9,7 @@ use std::{fs, io, os::fd::AsFd as _};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::{
             NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
@@ -20,7 +20,13 @@ use aya::{
 };
 use gateway_common::abi::names;
 
-use super::{error::DatapathError, filters, pins::Pins, sys, types::Attached};
+use super::{
+    error::DatapathError,
+    filters,
+    pins::Pins,
+    sys::{self, TcxLink},
+    types::Attached,
+};
 
 /// First of all classic filters, so that none before it lets a packet past the gate.
 const PRIORITY: u16 = 1;
@@ -85,23 +91,92 @@ impl Hook {
         Ok(attached)
     }
 
-    /// Whether the kernel runs the program of this id on the hook.
+    /// Whether the kernel runs the program of this id on the hook, before any other.
     pub(super) fn is_attached(self, ifindex: u32, id: u32) -> Result<bool, DatapathError> {
+        Ok(self.running(ifindex)?.first() == Some(&id))
+    }
+
+    /// Asks the kernel whether the program of this id is the first on the hook.
+    pub(super) fn verify(self, ifindex: u32, id: u32) -> Result<(), DatapathError> {
+        if self.is_attached(ifindex, id)? {
+            Ok(())
+        } else {
+            Err(DatapathError::NotFirst {
+                program: self.program,
+                interface: sys::interface_name(ifindex)
+                    .unwrap_or_else(|| format!("interface {ifindex}")),
+            })
+        }
+    }
+
+    /// Whether an earlier run's program is on the hook of this interface, before any other.
+    pub(super) fn holds(self, pins: &Pins, ifindex: u32) -> Result<bool, DatapathError> {
+        let earlier = if has_tcx() {
+            self.pinned_link(pins)?.map(|link| link.program)
+        } else {
+            let pin = pins.path(self.program_pin);
+            pin.exists()
+                .then(|| ProgramInfo::from_pin(&pin))
+                .transpose()
+                .map_err(|source| self.error("inspect", source))?
+                .map(|program| program.id())
+        };
+        earlier.map_or(Ok(false), |id| self.is_attached(ifindex, id))
+    }
+
+    /// Refuses where the pinned link holds the program on an interface that is alive and is not
+    /// the one of this index: without the link, that one would be open.
+    pub(super) fn refuse_elsewhere(
+        self,
+        pins: &Pins,
+        interface: &str,
+        ifindex: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        match self.pinned_link(pins)? {
+            Some(link) if link.ifindex != 0 => self.refuse_if_elsewhere(link, interface, ifindex),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_if_elsewhere(
+        self,
+        link: TcxLink,
+        interface: &str,
+        ifindex: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        // Interfaces of two network namespaces may have the same index: the program tells.
+        if let Some(ifindex) = ifindex.filter(|ifindex| *ifindex == link.ifindex)
+            && self.running(ifindex)?.contains(&link.program)
+        {
+            return Ok(());
+        }
+        let name = sys::interface_name(link.ifindex).filter(|name| name != interface);
+        let holder = name.map_or_else(
+            || format!("interface {} of another network namespace", link.ifindex),
+            |name| format!("{name} (interface {})", link.ifindex),
+        );
+        Err(DatapathError::AttachedElsewhere {
+            program: self.program,
+            holder,
+            interface: interface.to_owned(),
+        })
+    }
+
+    /// Ids of the programs on the hook, in the order in which they run.
+    fn running(self, ifindex: u32) -> Result<Vec<u32>, DatapathError> {
         let Some(interface) = sys::interface_name(ifindex) else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         if !has_tcx() {
-            let programs =
-                filters::programs(ifindex, self.at).map_err(|source| DatapathError::System {
-                    call: "RTM_GETTFILTER",
-                    target: interface,
-                    source,
-                })?;
-            return Ok(programs.contains(&id));
+            return filters::programs(ifindex, self.at).map_err(|source| DatapathError::System {
+                call: "RTM_GETTFILTER",
+                target: interface,
+                source,
+            });
         }
         let (_, programs) = SchedClassifier::query_tcx(&interface, self.at)
             .map_err(|source| self.error("query", source))?;
-        Ok(programs.iter().any(|program| program.id() == id))
+        Ok(programs.iter().map(ProgramInfo::id).collect())
     }
 
     /// Takes the classic filter off; tcx links go with their pins.
@@ -132,7 +207,7 @@ impl Hook {
         interface: &str,
     ) -> Result<Attached, DatapathError> {
         let pin = pins.path(self.link);
-        if let Some(link) = self.adoptable(pins, ifindex)? {
+        if let Some(link) = self.adoptable(pins, ifindex, interface)? {
             let program = self.program(object)?;
             match program
                 .attach_to_link(link)
@@ -165,12 +240,30 @@ impl Hook {
         Ok(Attached::Afresh)
     }
 
-    /// The pinned link, where it is this interface's. Any other is removed.
+    /// The pinned link, where it is this interface's. That of an interface that is gone is removed;
+    /// that of one that is alive must stay, and is an error.
     fn adoptable(
         self,
         pins: &Pins,
         ifindex: u32,
+        interface: &str,
     ) -> Result<Option<SchedClassifierLink>, DatapathError> {
+        let Some(link) = self.pinned_link(pins)? else {
+            return Ok(None);
+        };
+        if link.ifindex == 0 {
+            self.unpin(pins)?;
+            return Ok(None);
+        }
+        self.refuse_if_elsewhere(link, interface, Some(ifindex))?;
+        PinnedLink::from_pin(pins.path(self.link))
+            .and_then(|link| FdLink::from(link).try_into())
+            .map(Some)
+            .map_err(|source: LinkError| self.error("adopt", io::Error::other(source).into()))
+    }
+
+    /// What the pinned link holds together, if there is one.
+    fn pinned_link(self, pins: &Pins) -> Result<Option<TcxLink>, DatapathError> {
         let pin = pins.path(self.link);
         let system = |source| DatapathError::System {
             call: "BPF_OBJ_GET",
@@ -182,19 +275,14 @@ impl Hook {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(system(error)),
         };
-        if sys::tcx_ifindex(fd.as_fd()).map_err(system)? != ifindex {
-            self.unpin(pins)?;
-            return Ok(None);
-        }
-        PinnedLink::from_pin(&pin)
-            .and_then(|link| FdLink::from(link).try_into())
-            .map(Some)
-            .map_err(|source: LinkError| self.error("adopt", io::Error::other(source).into()))
+        sys::tcx_link(fd.as_fd()).map(Some).map_err(system)
     }
 
     fn attach_clsact(self, object: &mut Ebpf, interface: &str) -> Result<Attached, DatapathError> {
         match qdisc_add_clsact(interface) {
-            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.require_clsact(interface)?;
+            }
             result => {
                 result.map_err(|source| self.error("add the clsact qdisc for", source.into()))?
             }
@@ -226,6 +314,24 @@ impl Hook {
         // Dropping it would take the filter off; only teardown does that.
         std::mem::forget(link);
         Ok(attached)
+    }
+
+    /// A plain `ingress` qdisc answers as if it were clsact, and has no egress hook.
+    fn require_clsact(self, interface: &str) -> Result<(), DatapathError> {
+        let system = |source| DatapathError::System {
+            call: "RTM_GETQDISC",
+            target: interface.to_owned(),
+            source,
+        };
+        let ifindex = sys::interface_index(interface)
+            .ok_or_else(|| system(io::Error::from_raw_os_error(libc::ENODEV)))?;
+        match filters::ingress_qdisc(ifindex).map_err(system)? {
+            Some(kind) if kind == "clsact" => Ok(()),
+            kind => Err(DatapathError::Qdisc {
+                interface: interface.to_owned(),
+                kind: kind.unwrap_or_else(|| "unknown".into()),
+            }),
+        }
     }
 
     fn pin_program(self, object: &mut Ebpf, pins: &Pins) -> Result<(), DatapathError> {

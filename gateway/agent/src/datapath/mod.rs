@@ -7,15 +7,16 @@
 //!    to a service. An address is the last thing that is written for a new peer and, after the lock,
 //!    the first that is taken away; a new slot starts locked.
 //! 2. A flow is good for one incarnation of one slot. Whenever an address stops proving a peer (it is
-//!    removed, or another peer takes it or a part of it), the order is: take the mapping away, wait
-//!    until no program can still be acting on it, raise the incarnation, and only then let the
-//!    address prove someone else. No flow outlives the mapping that it was opened under.
+//!    removed, or another peer takes it or a part of it), the order is: mark the slot, take the
+//!    mapping away, wait until no program can still be acting on it, raise the incarnation, clear
+//!    the mark, and only then let the address prove someone else. A start that finds a mark raises
+//!    the incarnation first. No flow outlives the mapping that it was opened under.
 //! 3. A session changes by narrowing, then widening (see `session`).
 //! 4. A slot is free when its key is all zero. The key is written after the slot was made a locked
 //!    one of a new incarnation, and erased after the last address is gone. A peer with a key and
 //!    without addresses is harmless: the next reconcile finds it.
 //! 5. Services and the epoch: a service is deleted before the epoch moves, so that no verdict of the
-//!    new epoch was made with it.
+//!    new epoch was made with it. A start moves the epoch, in case an earlier run ended in between.
 #![expect(
     unsafe_code,
     reason = "bpf(2), memory-mapped maps and netlink, in sys, shared, clock and filters"
@@ -39,7 +40,7 @@ mod types;
 use std::{
     fmt,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -106,7 +107,7 @@ impl Datapath {
     /// When pinned maps are of another shape than this version and `config` ask for
     /// ([`DatapathError::PinnedMapOfAnotherShape`]), or the kernel refuses something.
     pub fn open(config: &Config) -> Result<Self, DatapathError> {
-        let pins = Pins::new(config);
+        let pins = Pins::new(config)?;
         let adopted = pins.exist()?;
         let mut object = if adopted {
             adopt(config, &pins)?
@@ -129,11 +130,14 @@ impl Datapath {
     }
 
     /// Attaches both programs to the interface, or replaces earlier versions of them without a gap.
-    /// Doing it again changes nothing.
+    /// Doing it again changes nothing. The kernel is asked afterwards whether it runs them there,
+    /// before any other program.
     ///
     /// # Errors
     ///
-    /// When the interface is not there, or the kernel refuses; the interface must then stay down.
+    /// When the interface is not there, the kernel refuses or does not do as it was told, or the
+    /// programs are attached to another live interface ([`DatapathError::AttachedElsewhere`]). The
+    /// interface must then be down.
     pub fn attach(&mut self, ifindex: u32) -> Result<Attached, DatapathError> {
         let mut all = Attached::Replaced;
         for hook in HOOKS {
@@ -141,10 +145,28 @@ impl Datapath {
                 all = Attached::Afresh;
             }
         }
+        for (hook, id) in HOOKS.into_iter().zip(self.programs) {
+            hook.verify(ifindex, id)?;
+        }
         Ok(all)
     }
 
-    /// Asks the kernel whether it runs both programs on this interface.
+    /// Asks the kernel whether an earlier run's programs, over these maps, are on both hooks of this
+    /// interface, before any other: such an interface is enforced already.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn holds(&self, ifindex: u32) -> Result<bool, DatapathError> {
+        for hook in HOOKS {
+            if !hook.holds(&self.pins, ifindex)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks the kernel whether it runs both programs on this interface, before any other.
     ///
     /// # Errors
     ///
@@ -198,17 +220,32 @@ impl Datapath {
         &mut self.object
     }
 
-    /// Detaches the programs and removes every pin of the interface. The interface must be down or
-    /// gone: afterwards nothing is enforced on it.
+    /// Where everything of this configuration's interface is pinned.
     ///
     /// # Errors
     ///
-    /// When a filter or a pin could not be removed.
+    /// When this thread's network namespace, a part of the path, cannot be told.
+    pub fn pin_directory(config: &Config) -> Result<PathBuf, DatapathError> {
+        Ok(Pins::new(config)?.dir().to_owned())
+    }
+
+    /// Detaches the programs and removes every pin of the interface, those of earlier versions
+    /// included. The interface must be down or gone: afterwards nothing is enforced on it.
+    ///
+    /// # Errors
+    ///
+    /// When the programs are on another interface that is alive, which would be open without them
+    /// (nothing has been changed then), or a filter or a pin could not be removed.
     pub fn teardown(config: &Config) -> Result<(), DatapathError> {
+        let all = Pins::new(config)?.of_all_versions()?;
+        let ifindex = sys::interface_index(&config.interface);
+        for (pins, hook) in all.iter().flat_map(|pins| HOOKS.map(|hook| (pins, hook))) {
+            hook.refuse_elsewhere(pins, &config.interface, ifindex)?;
+        }
         for hook in HOOKS {
             hook.detach_clsact(&config.interface)?;
         }
-        Pins::new(config).remove()
+        all.iter().try_for_each(Pins::remove)
     }
 
     fn over(

@@ -89,59 +89,97 @@ impl Datapath {
         key: &PublicKey,
         addresses: &[IpNet],
     ) -> Result<(), DatapathError> {
-        let wanted = valid(key, addresses)?;
-        let index = match self.slots.get(key) {
-            Some(slot) => slot.index,
-            None => self.add(key)?,
+        valid(key, addresses)?;
+        let wanted: BTreeSet<IpNet> = addresses.iter().copied().collect();
+        let (index, added) = match self.slots.get(key) {
+            Some(slot) => (slot.index, false),
+            None => (self.add(key)?, true),
         };
+        // This peer's too, where it is new: what ran under the slot's last owner may have ended since.
+        let mut voided: BTreeSet<u32> = added.then_some(index).into_iter().collect();
+        let result = self.take_mappings(index, key, &wanted, &mut voided);
+        self.void_after_grace(&voided);
+        // Whatever failed, the addresses that the slot lists are the ones that prove the peer.
+        let mut shadowed = BTreeSet::new();
+        let result = result
+            .and_then(|gained| self.give_mappings(index, key, &gained, &mut shadowed))
+            .and(self.note_wide());
+        if !shadowed.is_empty() {
+            // A part of another peer's wider prefix is this peer's now.
+            super::sys::grace_period();
+            for other in shadowed {
+                self.states.void_flows(other);
+            }
+        }
+        result
+    }
+
+    /// Takes mappings away: from this peer what it loses, from others what it gains. Answers with
+    /// the latter; `voided` are the slots that lost something, also on failure.
+    fn take_mappings(
+        &mut self,
+        index: u32,
+        key: &PublicKey,
+        wanted: &BTreeSet<IpNet>,
+        voided: &mut BTreeSet<u32>,
+    ) -> Result<Vec<IpNet>, DatapathError> {
         let held: BTreeSet<IpNet> = self
             .slots
             .get(key)
             .map(|slot| slot.addresses.iter().copied().collect())
             .unwrap_or_default();
 
-        // Take mappings away: from this peer what it loses, from others what it gains.
-        let mut voided = BTreeSet::new();
-        for address in held.difference(&wanted) {
-            self.addresses.remove(address)?;
-            voided.insert(index);
+        for address in held.difference(wanted) {
+            self.take_mapping(index, address, voided)?;
         }
         let gained: Vec<IpNet> = wanted.difference(&held).copied().collect();
         for address in &gained {
             if let Some(other) = self.exact_owner(address)?
                 && other != index
             {
-                self.addresses.remove(address)?;
-                if let Some(slot) = self.slots.by_index_mut(other) {
-                    slot.addresses.retain(|held| held != address);
-                }
-                voided.insert(other);
+                self.take_mapping(other, address, voided)?;
             }
         }
-        self.void_after_grace(&voided);
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.addresses = held.intersection(&wanted).copied().collect();
-        }
+        Ok(gained)
+    }
 
-        // Let the addresses prove the peer.
-        let mut shadowed = BTreeSet::new();
-        for address in &gained {
-            shadowed.extend(
-                self.addresses
-                    .covering(address)?
-                    .filter(|other| *other != index),
-            );
+    /// Takes one mapping from the slot, whose flows are void from then on.
+    fn take_mapping(
+        &mut self,
+        index: u32,
+        address: &IpNet,
+        voided: &mut BTreeSet<u32>,
+    ) -> Result<(), DatapathError> {
+        self.states.mark_void(index);
+        voided.insert(index);
+        self.addresses.remove(address)?;
+        if let Some(slot) = self.slots.by_index_mut(index) {
+            slot.addresses.retain(|held| held != address);
+        }
+        Ok(())
+    }
+
+    /// Lets the addresses, which are nobody's, prove the peer. `shadowed` are the slots of others
+    /// with a wider prefix around one of them, also on failure.
+    fn give_mappings(
+        &mut self,
+        index: u32,
+        key: &PublicKey,
+        gained: &[IpNet],
+        shadowed: &mut BTreeSet<u32>,
+    ) -> Result<(), DatapathError> {
+        for address in gained {
+            if let Some(other) = self.addresses.covering(address)?
+                && other != index
+            {
+                self.states.mark_void(other);
+                shadowed.insert(other);
+            }
             self.addresses.insert(address, index)?;
-        }
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.addresses = wanted.into_iter().collect();
-        }
-        self.note_wide()?;
-        if !shadowed.is_empty() {
-            // A part of another peer's wider prefix is this peer's now.
-            super::sys::grace_period();
-            for other in shadowed {
-                self.states.void_flows(other);
+            if let Some(slot) = self.slots.get_mut(key)
+                && let Err(at) = slot.addresses.binary_search(address)
+            {
+                slot.addresses.insert(at, *address);
             }
         }
         Ok(())
@@ -157,12 +195,18 @@ impl Datapath {
             return Ok(());
         };
         self.states.lock(slot.index, Ended::Revoked);
-        for address in &slot.addresses {
-            if self.exact_owner(address)? == Some(slot.index) {
-                self.addresses.remove(address)?;
-            }
-        }
+        self.states.mark_void(slot.index);
+        let result =
+            slot.addresses
+                .iter()
+                .try_for_each(|address| match self.exact_owner(address)? {
+                    Some(owner) if owner == slot.index => {
+                        self.take_mapping(owner, address, &mut BTreeSet::new())
+                    }
+                    _ => Ok(()),
+                });
         self.states.void_flows(slot.index);
+        result?;
         self.write_key(slot.index, &FREE);
         self.slots.release(key);
         self.note_wide()
@@ -181,10 +225,10 @@ impl Datapath {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
         match session {
             None => self.states.lock(slot.index, Ended::Revoked),
-            Some(session) if session.tag == 0 || session.deadline == 0 => {
-                return Err(DatapathError::InvalidSession);
+            Some(session) => {
+                check(session)?;
+                self.states.grant(slot.index, session);
             }
-            Some(session) => self.states.grant(slot.index, session),
         }
         Ok(())
     }
@@ -196,26 +240,49 @@ impl Datapath {
     ///
     /// As [`Self::upsert_peer`] and [`Self::set_session`]; peers before the failing one may be there.
     pub fn load_sessions(&mut self, peers: &[PeerView]) -> Result<(), DatapathError> {
-        let mut fresh = Vec::with_capacity(peers.len());
-        let empty = self.slots.iter().next().is_none();
+        let (mut fresh, mut one_by_one) = (Vec::with_capacity(peers.len()), Vec::new());
+        let empty = self.slots.is_empty();
         self.slots.reserve(peers.len());
         for peer in peers {
             // With peers in the kernel an address may have to be taken from one of them.
-            if empty && self.slots.get(&peer.key).is_none() && !peer.addresses.iter().any(is_wide) {
-                let wanted = valid(&peer.key, &peer.addresses)?;
-                let index = self.add(&peer.key)?;
-                fresh.extend(wanted.iter().map(|address| (*address, index)));
-                if let Some(slot) = self.slots.get_mut(&peer.key) {
-                    slot.addresses = wanted.into_iter().collect();
-                }
-            } else {
-                self.upsert_peer(&peer.key, &peer.addresses)?;
+            if !empty || self.slots.get(&peer.key).is_some() || peer.addresses.iter().any(is_wide) {
+                one_by_one.push(peer);
+                continue;
             }
+            let mut addresses = peer.addresses.clone();
+            valid(&peer.key, &addresses)?;
+            peer.session.as_ref().map_or(Ok(()), check)?;
+            addresses.sort_unstable();
+            addresses.dedup();
+            let index = self.add(&peer.key)?;
+            fresh.extend(addresses.iter().map(|address| (*address, index)));
+            if let Some(session) = &peer.session {
+                self.states.grant(index, session);
+            }
+            if let Some(slot) = self.slots.get_mut(&peer.key) {
+                slot.addresses = addresses;
+            }
+        }
+        let result = self.addresses.insert_all(&fresh);
+        if result.is_err() {
+            // How far it came only the kernel knows.
+            self.read_slots()?;
+        }
+        result?;
+        for peer in one_by_one {
+            self.upsert_peer(&peer.key, &peer.addresses)?;
             if peer.session.is_some() {
                 self.set_session(&peer.key, peer.session.as_ref())?;
             }
         }
-        self.addresses.insert_all(&fresh)
+        Ok(())
+    }
+
+    /// Who has this index, and the state that the programs judge it by: explains events.
+    pub fn peer_at(&self, index: u32) -> Option<(PublicKey, PeerState)> {
+        let key = *self.slots.key(index)?;
+        let state = self.state_table.get(&index).ok()??;
+        Some((key, state))
     }
 
     /// When a packet from the peer passed last, as the kernel has noted it (0: never). Cheap.
@@ -225,6 +292,21 @@ impl Datapath {
 
     /// Reads the peers of an earlier run and tidies up what it left half done.
     pub(super) fn adopt_peers(&mut self) -> Result<(), DatapathError> {
+        self.read_slots()?;
+        // An address was being taken from it.
+        let marked: BTreeSet<u32> = self
+            .slots
+            .iter_mut()
+            .map(|slot| slot.index)
+            .filter(|index| self.states.is_marked_void(*index))
+            .collect();
+        self.void_after_grace(&marked);
+        // A service or rule may have been taken away without flows having been told.
+        self.change_settings(|settings| settings.epoch = settings.epoch.wrapping_add(1))
+    }
+
+    /// Makes the list of slots what the kernel holds.
+    fn read_slots(&mut self) -> Result<(), DatapathError> {
         let keys = self.key_table.dump()?;
         let taken = keys
             .into_iter()
@@ -238,11 +320,8 @@ impl Datapath {
                 None => self.addresses.remove(&address)?,
             }
         }
-        let taken: Vec<PublicKey> = self.slots.iter().map(|(key, _)| *key).collect();
-        for key in taken {
-            if let Some(slot) = self.slots.get_mut(&key) {
-                slot.addresses.sort_unstable();
-            }
+        for slot in self.slots.iter_mut() {
+            slot.addresses.sort_unstable();
         }
         self.note_wide()
     }
@@ -303,17 +382,27 @@ impl Datapath {
     }
 }
 
-/// The peer's addresses as a set of networks.
-fn valid(key: &PublicKey, addresses: &[IpNet]) -> Result<BTreeSet<IpNet>, DatapathError> {
+/// Whether these can be a peer.
+fn valid(key: &PublicKey, addresses: &[IpNet]) -> Result<(), DatapathError> {
     if *key == FREE {
         return Err(DatapathError::InvalidKey);
     }
-    for address in addresses {
-        if address.addr() != address.network() {
-            return Err(DatapathError::HostBits(*address));
-        }
+    match addresses
+        .iter()
+        .find(|address| address.addr() != address.network())
+    {
+        Some(address) => Err(DatapathError::HostBits(*address)),
+        None => Ok(()),
     }
-    Ok(addresses.iter().copied().collect())
+}
+
+/// Whether this can be a session.
+fn check(session: &SessionGrant) -> Result<(), DatapathError> {
+    if session.tag == 0 || session.deadline == 0 {
+        Err(DatapathError::InvalidSession)
+    } else {
+        Ok(())
+    }
 }
 
 fn session(state: &PeerState) -> Option<SessionGrant> {

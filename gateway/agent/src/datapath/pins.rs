@@ -1,7 +1,9 @@
 //! Where maps, programs and links are pinned, and whether what is there can be taken over.
 //!
-//! `<pin_root>/v<ABI>/<interface>/` appears whole or not at all: a first start pins into a directory
-//! beside it and renames that. A process killed half-way leaves nothing that a later one would adopt.
+//! `<pin_root>/v<ABI>/<namespace>-<interface>/` appears whole or not at all: a first start pins into a
+//! directory beside it and renames that. A process killed half-way leaves nothing that a later one
+//! would adopt. The number of the network namespace is a part of the name because a BPF file system
+//! may be shared by several, each with an interface of this name.
 
 use std::{
     fs, io,
@@ -89,22 +91,8 @@ pub(super) const SPECS: [Spec; 13] = {
             Entries::Peers,
             BPF_F_MMAPABLE,
         ),
-        spec(
-            names::PEER_V4,
-            Hash,
-            V4,
-            4,
-            Entries::Addresses,
-            BPF_F_NO_PREALLOC,
-        ),
-        spec(
-            names::PEER_V6,
-            Hash,
-            V6,
-            4,
-            Entries::Addresses,
-            BPF_F_NO_PREALLOC,
-        ),
+        spec(names::PEER_V4, Hash, V4, 4, Entries::Addresses, 0),
+        spec(names::PEER_V6, Hash, V6, 4, Entries::Addresses, 0),
         spec(
             names::WIDE_V4,
             LpmTrie,
@@ -212,19 +200,59 @@ impl Spec {
 /// The pins of one interface.
 #[derive(Debug, Clone)]
 pub(super) struct Pins {
+    root: PathBuf,
+    name: String,
     dir: PathBuf,
     fresh: PathBuf,
 }
 
 impl Pins {
-    pub(super) fn new(config: &Config) -> Self {
+    /// Those of the interface of this name in this thread's network namespace.
+    pub(super) fn new(config: &Config) -> Result<Self, DatapathError> {
+        let namespace = sys::network_namespace()
+            .map_err(|source| at(Path::new("/proc/thread-self/ns/net"), source))?;
         // The BPF file system reserves dots, which an interface's name may have.
-        let name = config.interface.replace('%', "%25").replace('.', "%2e");
-        let parent = config.pin_root.join(format!("v{}", abi::ABI_VERSION));
+        let interface = config.interface.replace('%', "%25").replace('.', "%2e");
+        let version = format!("v{}", abi::ABI_VERSION);
+        Ok(Self::of_version(
+            &config.pin_root,
+            &version,
+            format!("{namespace}-{interface}"),
+        ))
+    }
+
+    fn of_version(root: &Path, version: &str, name: String) -> Self {
+        let parent = root.join(version);
         Self {
+            root: root.to_owned(),
             dir: parent.join(&name),
             fresh: parent.join(format!("{name}%new")),
+            name,
         }
+    }
+
+    /// These, and those that earlier versions of the maps have left for the same interface.
+    pub(super) fn of_all_versions(&self) -> Result<Vec<Self>, DatapathError> {
+        let mut all = vec![self.clone()];
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+            entries => entries.map_err(|source| at(&self.root, source))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| at(&self.root, source))?;
+            let version = entry.file_name().to_string_lossy().into_owned();
+            let number = version.strip_prefix('v').map(str::parse::<u32>);
+            let pins = Self::of_version(&self.root, &version, self.name.clone());
+            if matches!(number, Some(Ok(_))) && pins.dir != self.dir {
+                all.push(pins);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Whether an earlier run has left its pins.
@@ -260,7 +288,12 @@ impl Pins {
     /// Removes every pin of the interface. What is attached only through them is detached.
     pub(super) fn remove(&self) -> Result<(), DatapathError> {
         remove(&self.fresh)?;
-        remove(&self.dir)
+        remove(&self.dir)?;
+        if let Some(version) = self.dir.parent() {
+            // Another interface's pins may be in it: then it stays.
+            let _ = fs::remove_dir(version);
+        }
+        Ok(())
     }
 }
 

@@ -21,23 +21,36 @@ impl Datapath {
             .into_iter()
             .map(|(key, _)| key)
             .collect();
-        for key in wanted.difference(&held) {
-            self.services.insert(key, &1)?;
-        }
         let mut lost = false;
-        for key in held.difference(&wanted) {
-            lost |= self.services.remove(key)?;
-        }
+        let result = self.replace_services(&wanted, &held, &mut lost);
         let service_filter = wanted.iter().fold(0, |filter, key| {
             filter | ServiceKey::filter_bit(key.port, key.protocol)
         });
-        self.change_settings(|settings| {
-            // A filter that differs tells of an earlier run that died before it came to the epoch.
+        // Also where that failed: what was deleted must hold for flows too.
+        let settings = self.change_settings(|settings| {
             if lost || settings.service_filter != service_filter {
                 settings.epoch = settings.epoch.wrapping_add(1);
             }
             settings.service_filter = service_filter;
-        })
+        });
+        result.and(settings)
+    }
+
+    /// Deletes before it inserts: closing never waits for room. `lost` tells whether anything was
+    /// deleted, also on failure.
+    fn replace_services(
+        &self,
+        wanted: &HashSet<ServiceKey>,
+        held: &HashSet<ServiceKey>,
+        lost: &mut bool,
+    ) -> Result<(), DatapathError> {
+        for key in held.difference(wanted) {
+            *lost |= self.services.remove(key)?;
+        }
+        for key in wanted.difference(held) {
+            self.services.insert(key, &1)?;
+        }
+        Ok(())
     }
 
     /// Changes the settings, and writes them only where they differ.

@@ -92,10 +92,26 @@ impl States {
             .store(session.tag, SeqCst);
     }
 
+    /// Notes that an address is about to stop proving the peer, so that its flows have to be voided
+    /// even if this process dies before [`Self::void_flows`].
+    pub(super) fn mark_void(&self, index: u32) {
+        self.half(index, offset_of!(PeerState, reserved))
+            .store(1, SeqCst);
+    }
+
+    /// Whether flows were to be voided and have not been.
+    pub(super) fn is_marked_void(&self, index: u32) -> bool {
+        self.half(index, offset_of!(PeerState, reserved))
+            .load(SeqCst)
+            != 0
+    }
+
     /// Voids every flow of the slot.
     pub(super) fn void_flows(&self, index: u32) {
         self.half(index, offset_of!(PeerState, incarnation))
             .fetch_add(1, SeqCst);
+        self.half(index, offset_of!(PeerState, reserved))
+            .store(0, SeqCst);
     }
 
     /// Last activity that the kernel has noted.

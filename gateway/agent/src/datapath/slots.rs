@@ -19,10 +19,9 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     by_key: HashMap<PublicKey, Slot>,
-    by_index: HashMap<u32, PublicKey>,
-    /// Freed indices below `next`.
+    /// Index to key, `None` when freed; as long as the highest index ever taken.
+    keys: Vec<Option<PublicKey>>,
     free: Vec<u32>,
-    next: u32,
     most: u32,
 }
 
@@ -37,26 +36,23 @@ impl Slots {
             ..Self::default()
         };
         for (index, key) in peers {
-            slots.by_key.insert(
-                key,
-                Slot {
-                    index,
-                    addresses: Vec::new(),
-                },
-            );
-            slots.by_index.insert(index, key);
-            slots.next = slots.next.max(index + 1);
+            slots.put(index, key);
         }
-        slots.free = (0..slots.next)
-            .rev()
-            .filter(|index| !slots.by_index.contains_key(index))
+        slots.free = (0..)
+            .zip(&slots.keys)
+            .filter(|(_, key)| key.is_none())
+            .map(|(index, _)| index)
             .collect();
         slots
     }
 
     pub(super) fn reserve(&mut self, more: usize) {
         self.by_key.reserve(more);
-        self.by_index.reserve(more);
+        self.keys.reserve(more);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
     }
 
     pub(super) fn get(&self, key: &PublicKey) -> Option<&Slot> {
@@ -68,32 +64,51 @@ impl Slots {
     }
 
     pub(super) fn key(&self, index: u32) -> Option<&PublicKey> {
-        self.by_index.get(&index)
+        self.keys.get(index as usize)?.as_ref()
     }
 
     pub(super) fn by_index_mut(&mut self, index: u32) -> Option<&mut Slot> {
-        self.by_key.get_mut(self.by_index.get(&index)?)
+        self.by_key
+            .get_mut(self.keys.get(index as usize)?.as_ref()?)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PublicKey, &Slot)> {
-        self.by_key.iter()
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.by_key.values_mut()
     }
 
     /// The index that the next peer will get; `None` when full.
     pub(super) fn vacant(&self) -> Option<u32> {
+        let next = u32::try_from(self.keys.len()).ok()?;
         self.free
             .last()
             .copied()
-            .or_else(|| (self.next < self.most).then_some(self.next))
+            .or_else(|| (next < self.most).then_some(next))
     }
 
     /// Gives the peer the [`Self::vacant`] index.
     pub(super) fn occupy(&mut self, index: u32, key: PublicKey) {
         if self.free.last() == Some(&index) {
             self.free.pop();
-        } else {
-            self.next = self.next.max(index + 1);
         }
+        self.put(index, key);
+    }
+
+    /// Frees the peer's index.
+    pub(super) fn release(&mut self, key: &PublicKey) {
+        if let Some(slot) = self.by_key.remove(key) {
+            if let Some(held) = self.keys.get_mut(slot.index as usize) {
+                *held = None;
+            }
+            self.free.push(slot.index);
+        }
+    }
+
+    fn put(&mut self, index: u32, key: PublicKey) {
+        let at = index as usize;
+        if self.keys.len() <= at {
+            self.keys.resize(at + 1, None);
+        }
+        self.keys[at] = Some(key);
         self.by_key.insert(
             key,
             Slot {
@@ -101,14 +116,5 @@ impl Slots {
                 addresses: Vec::new(),
             },
         );
-        self.by_index.insert(index, key);
-    }
-
-    /// Frees the peer's index.
-    pub(super) fn release(&mut self, key: &PublicKey) {
-        if let Some(slot) = self.by_key.remove(key) {
-            self.by_index.remove(&slot.index);
-            self.free.push(slot.index);
-        }
     }
 }

@@ -253,8 +253,18 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Interface that a tcx link is attached to; 0 once that interface is gone.
-pub(super) fn tcx_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+/// What a tcx link holds together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcxLink {
+    /// Interface that it is attached to, in that interface's own network namespace; 0 once the
+    /// interface is gone.
+    pub(super) ifindex: u32,
+    /// Kernel id of the program.
+    pub(super) program: u32,
+}
+
+/// Asks the kernel about a tcx link.
+pub(super) fn tcx_link(link: BorrowedFd<'_>) -> io::Result<TcxLink> {
     let mut info = TcxLinkInfo::default();
     let mut attributes = ObjectInfo {
         fd: raw(link),
@@ -262,7 +272,24 @@ pub(super) fn tcx_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
         info: address_mut(&mut info),
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(info.ifindex)
+    Ok(TcxLink {
+        ifindex: info.ifindex,
+        program: info.program,
+    })
+}
+
+/// Number of this thread's network namespace; no two that exist have the same.
+pub(super) fn network_namespace() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino())
+}
+
+/// Index of the interface of this name, here and now.
+pub(super) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a terminated string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }
 
 /// Waits until every program that was running when this was called has ended (an RCU grace period).

@@ -10,6 +10,8 @@ use crate::datapath::Service;
 /// A location that cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum LocationError {
+    #[error("the snapshot names none")]
+    Missing,
     #[error("{0:?} is not an address with a prefix length")]
     Address(String),
     #[error("it gives the gateway no address")]

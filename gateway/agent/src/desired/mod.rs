@@ -24,8 +24,8 @@ pub struct Desired {
     pub revision: u64,
     /// Of the store that the revision belongs to.
     pub store_id: String,
-    /// What the interface is configured with.
-    pub location: Location,
+    /// What the interface is configured with; `None` as long as there was none that could be.
+    pub location: Option<Location>,
     peers: HashMap<PublicKey, Peer>,
     /// Which peer an allowed IP belongs to: never two.
     owners: HashMap<IpNet, PublicKey>,
@@ -34,18 +34,17 @@ pub struct Desired {
 /// A message that cannot be used as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum DesiredError {
-    #[error("the location cannot be configured: {0}")]
-    Location(#[from] location::LocationError),
-    #[error("the snapshot names no location")]
-    NoLocation,
     #[error("a delta on top of revision {from} came while {have} is what was applied")]
     Gap { have: u64, from: u64 },
 }
 
 /// A part of a message that cannot be used. The peer it is about is treated as absent, which
-/// shuts it out; all others are served.
+/// shuts it out; all others are served. A location is ignored: whatever is wrong with it must not
+/// keep a revocation from being applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    #[error("the location cannot be configured and stays as it was: {0}")]
+    Location(#[from] location::LocationError),
     #[error("a peer without a valid key is ignored: {0}")]
     Key(#[from] KeyError),
     #[error("peer {key} is shut out: {reason}")]
@@ -74,15 +73,18 @@ pub struct Change {
 
 impl Desired {
     /// The state that a snapshot describes. `received_at` is on the clock of the maps.
-    pub fn from_snapshot(
-        snapshot: v1::Snapshot,
-        received_at: u64,
-    ) -> Result<(Self, Vec<Rejection>), DesiredError> {
-        let location = snapshot.location.ok_or(DesiredError::NoLocation)?;
+    pub fn from_snapshot(snapshot: v1::Snapshot, received_at: u64) -> (Self, Vec<Rejection>) {
+        let mut change = Change::default();
+        let location = snapshot
+            .location
+            .ok_or(location::LocationError::Missing)
+            .and_then(Location::try_from)
+            .map_err(|error| change.rejected.push(error.into()))
+            .ok();
         let mut desired = Self {
             revision: snapshot.revision,
             store_id: snapshot.store_id,
-            location: Location::try_from(location)?,
+            location,
             peers: HashMap::with_capacity(snapshot.peers.len()),
             owners: HashMap::with_capacity(snapshot.peers.len()),
         };
@@ -90,9 +92,8 @@ impl Desired {
             control_ms: snapshot.control_now_ms,
             map: received_at,
         };
-        let mut change = Change::default();
         desired.add(snapshot.peers, moment, &mut change);
-        Ok((desired, change.rejected))
+        (desired, change.rejected)
     }
 
     /// Goes on to the delta's revision, or changes nothing.
@@ -103,11 +104,14 @@ impl Desired {
                 from: delta.from_revision,
             });
         }
-        let location = delta.location.map(Location::try_from).transpose()?;
         let mut change = Change::default();
-        if let Some(location) = location.filter(|location| *location != self.location) {
-            self.location = location;
-            change.location = true;
+        match delta.location.map(Location::try_from) {
+            Some(Ok(location)) if self.location.as_ref() != Some(&location) => {
+                self.location = Some(location);
+                change.location = true;
+            }
+            Some(Err(error)) => change.rejected.push(error.into()),
+            _ => {}
         }
         for key in delta.removed {
             match PublicKey::try_from(key.as_slice()) {
@@ -224,7 +228,7 @@ mod tests {
             peers,
             ..v1::Snapshot::default()
         };
-        Desired::from_snapshot(snapshot, 0).expect("a usable snapshot")
+        Desired::from_snapshot(snapshot, 0)
     }
 
     #[test]
@@ -252,6 +256,38 @@ mod tests {
         assert_eq!(desired.apply(delta, 0).expect("applies").touched, [key(1)]);
         assert_eq!(desired.revision, 7);
         assert!(desired.peer(&key(1)).is_none());
+    }
+
+    #[test]
+    fn inv4_an_unusable_location_keeps_no_peer_from_changing() {
+        let unusable = v1::LocationConfig {
+            mtu: 576,
+            ..location()
+        };
+        let (mut desired, _) = desired(vec![peer(1, "10.77.0.2/32")]);
+        let delta = v1::Delta {
+            from_revision: 5,
+            revision: 6,
+            location: Some(unusable.clone()),
+            removed: vec![vec![1; 32]],
+            ..v1::Delta::default()
+        };
+        let change = desired.apply(delta, 0).expect("applies");
+        assert!(
+            matches!(change.rejected[..], [Rejection::Location(_)]),
+            "{:?}",
+            change.rejected
+        );
+        assert!(!change.location && desired.peer(&key(1)).is_none());
+        assert_eq!(desired.location.map(|location| location.mtu), Some(1420));
+        let snapshot = v1::Snapshot {
+            location: Some(unusable),
+            peers: vec![peer(2, "10.77.0.3/32")],
+            ..v1::Snapshot::default()
+        };
+        let (desired, rejected) = Desired::from_snapshot(snapshot, 0);
+        assert!(desired.location.is_none() && desired.peer(&key(2)).is_some());
+        assert_eq!(rejected.len(), 1, "{rejected:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 
-use super::{Link, LinkError, errno};
+use super::{Link, LinkError, answer, errno};
 
 impl Link {
     /// Gives the interface exactly these addresses. Those it needs come before those that go, so
@@ -21,7 +21,7 @@ impl Link {
                 .handle
                 .address()
                 .add(index, address.addr(), address.prefix_len());
-            match request.execute().await {
+            match answer(request.execute()).await {
                 Err(error) if errno(&error) != Some(libc::EEXIST) => {
                     return Err(self.failed("add an address to", error));
                 }
@@ -32,7 +32,7 @@ impl Link {
             if wanted.contains(&address) || is_link_local(&address) {
                 continue;
             }
-            match self.handle.address().del(message).execute().await {
+            match answer(self.handle.address().del(message).execute()).await {
                 // Removing a primary IPv4 address takes its secondaries along.
                 Err(error) if errno(&error) != Some(libc::EADDRNOTAVAIL) => {
                     return Err(self.failed("remove an address from", error));
@@ -48,13 +48,8 @@ impl Link {
         &self,
         index: u32,
     ) -> Result<Vec<(AddressMessage, IpNet)>, LinkError> {
-        let messages: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
-            .execute()
-            .try_collect()
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let messages: Vec<AddressMessage> = answer(request.execute().try_collect())
             .await
             .map_err(|error| self.failed("read the addresses of", error))?;
         Ok(messages

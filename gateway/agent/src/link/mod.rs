@@ -4,12 +4,17 @@
 mod addresses;
 mod routes;
 
+use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
 use tokio::task::JoinHandle;
+
+/// The kernel answers at once, unless somebody holds its configuration lock.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the agent's interface comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +106,7 @@ impl Link {
     /// The interface, if there is one of this name.
     pub async fn find(&self) -> Result<Option<Found>, LinkError> {
         let request = self.handle.link().get().match_name(self.name.clone());
-        match request.execute().try_next().await {
+        match answer(request.execute().try_next()).await {
             Ok(message) => Ok(message.as_ref().map(found)),
             Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(self.failed("look at", error)),
@@ -111,10 +116,7 @@ impl Link {
     /// Makes the interface, down, and answers with its index.
     pub async fn create(&self) -> Result<u32, LinkError> {
         let message = LinkWireguard::new(&self.name).build();
-        self.handle
-            .link()
-            .add(message)
-            .execute()
+        answer(self.handle.link().add(message).execute())
             .await
             .map_err(|error| match errno(&error) {
                 Some(libc::EOPNOTSUPP) => LinkError::NoWireGuard,
@@ -157,12 +159,12 @@ impl Link {
 
     /// Removes the interface, and with it its peers, addresses and routes.
     pub async fn delete(&self, index: u32) -> Result<(), LinkError> {
-        let result = self.handle.link().del(index).execute().await;
+        let result = answer(self.handle.link().del(index).execute()).await;
         result.map_err(|error| self.failed("remove", error))
     }
 
     async fn set(&self, action: &'static str, message: LinkMessage) -> Result<(), LinkError> {
-        let result = self.handle.link().set(message).execute().await;
+        let result = answer(self.handle.link().set(message).execute()).await;
         result.map_err(|error| self.failed(action, error))
     }
 
@@ -179,6 +181,11 @@ impl Link {
                     reason: message.to_io().to_string(),
                 },
             },
+            rtnetlink::Error::RequestFailed => LinkError::Netlink {
+                action,
+                interface,
+                reason: "the kernel does not answer".into(),
+            },
             other => LinkError::Netlink {
                 action,
                 interface,
@@ -186,6 +193,15 @@ impl Link {
             },
         }
     }
+}
+
+/// Waits for the kernel's answer, but not for ever: the agent has programs to watch.
+async fn answer<T>(
+    request: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, rtnetlink::Error> {
+    tokio::time::timeout(PATIENCE, request)
+        .await
+        .unwrap_or(Err(rtnetlink::Error::RequestFailed))
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {

@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::RouteMessageBuilder;
 
-use super::{Link, LinkError, errno};
+use super::{Link, LinkError, answer, errno};
 
 /// Marks the routes that are the agent's: no other of the interface's routes is touched. From the
 /// range that rtnetlink(7) leaves to programs.
@@ -23,13 +23,8 @@ impl Link {
             if present.iter().any(|(_, present)| present == network) {
                 continue;
             }
-            match self
-                .handle
-                .route()
-                .add(message(index, network))
-                .execute()
-                .await
-            {
+            let request = self.handle.route().add(message(index, network));
+            match answer(request.execute()).await {
                 Err(error) if errno(&error) != Some(libc::EEXIST) => {
                     return Err(self.failed("add a route to", error));
                 }
@@ -40,7 +35,7 @@ impl Link {
             if wanted.contains(&network) {
                 continue;
             }
-            match self.handle.route().del(message).execute().await {
+            match answer(self.handle.route().del(message).execute()).await {
                 Err(error) if errno(&error) != Some(libc::ESRCH) => {
                     return Err(self.failed("remove a route from", error));
                 }
@@ -58,13 +53,8 @@ impl Link {
             v4.protocol(PROTOCOL).output_interface(index).build(),
             v6.protocol(PROTOCOL).output_interface(index).build(),
         ] {
-            let result = self
-                .handle
-                .route()
-                .get(filter)
-                .execute()
-                .try_collect::<Vec<_>>()
-                .await;
+            let request = self.handle.route().get(filter).execute();
+            let result = answer(request.try_collect::<Vec<_>>()).await;
             match result {
                 Ok(messages) => routes.extend(
                     messages

@@ -56,7 +56,7 @@ fn desired(peers: Vec<v1::Peer>) -> Desired {
         peers,
         ..v1::Snapshot::default()
     };
-    Desired::from_snapshot(snapshot, NOW).expect("usable").0
+    Desired::from_snapshot(snapshot, NOW).0
 }
 
 /// A kernel that does as it is told.
@@ -230,12 +230,19 @@ fn inv2_a_session_of_the_same_tag_is_left_alone_within_tolerance_only() {
             .expect("admitted");
         half.session.as_mut().expect("session").deadline = to;
     };
-    deadline(&mut model, NOW + 62 * SECOND);
+    deadline(&mut model, NOW + 58 * SECOND);
     assert_eq!(model.plan(&wanted), []);
-    deadline(&mut model, NOW + 70 * SECOND);
+    for drifted in [50, 70] {
+        deadline(&mut model, NOW + drifted * SECOND);
+        assert!(
+            matches!(model.plan(&wanted)[..], [Action::Grant(..)]),
+            "a drifted clock is corrected"
+        );
+    }
+    deadline(&mut model, NOW + 61 * SECOND);
     assert!(
         matches!(model.plan(&wanted)[..], [Action::Grant(..)]),
-        "a drifted clock is corrected"
+        "no session lasts longer than control wants it to"
     );
 }
 
@@ -248,12 +255,15 @@ fn inv2_a_session_that_ended_in_the_kernel_is_not_revived() {
     assert!(actions.contains(&Action::Lock(key(1))));
     // Idle in the kernel, while control does not know yet.
     let wanted = desired(vec![peer(1, &[2], 0, Some(session(1, 3600)))]);
-    let model = Model::new(&wanted);
+    let mut model = Model::new(&wanted);
     let later = NOW + 601 * SECOND;
-    assert_eq!(
-        plan([&key(1)], |k| wanted.peer(k), |k| model.0.get(k), later),
-        []
-    );
+    let actions = |model: &Model| plan([&key(1)], |k| wanted.peer(k), |k| model.0.get(k), later);
+    let [closing @ Action::Grant(_, grant)] = &actions(&model)[..] else {
+        panic!("its idle end is made final");
+    };
+    assert!(grant.deadline <= NOW);
+    model.execute(closing);
+    assert_eq!(actions(&model), [], "once");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Sessions that ended in the kernel: their deadline has passed, or their peer was silent for
 //! longer than its idle timeout. Neither comes back by itself: only packets that pass count.
 
+use std::collections::HashSet;
+
 use portcullis_proto::v1::SessionEnded;
 use portcullis_proto::v1::session_ended::Cause;
 
@@ -11,6 +13,7 @@ use crate::engine::Engine;
 pub(super) fn newly(engine: &mut Engine) -> Vec<SessionEnded> {
     let now = datapath::now();
     let mut ended = Vec::new();
+    let mut reported = HashSet::new();
     for (key, peer) in engine
         .desired()
         .into_iter()
@@ -20,6 +23,7 @@ pub(super) fn newly(engine: &mut Engine) -> Vec<SessionEnded> {
             continue;
         };
         if engine.ended.contains(&session.tag) {
+            reported.insert(session.tag);
             continue;
         }
         // Judged by what the kernel holds: it is what closed the session.
@@ -43,8 +47,10 @@ pub(super) fn newly(engine: &mut Engine) -> Vec<SessionEnded> {
             id: session.id.as_bytes().to_vec(),
             cause: cause.into(),
         };
-        ended.push((session.tag, report));
+        reported.insert(session.tag);
+        ended.push(report);
     }
-    engine.ended.extend(ended.iter().map(|(tag, _)| *tag));
-    ended.into_iter().map(|(_, report)| report).collect()
+    // Without those that control has taken back since.
+    engine.ended = reported;
+    ended
 }

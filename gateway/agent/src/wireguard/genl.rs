@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::time::Duration;
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer,
@@ -15,6 +16,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 /// The kernel fills what it is offered, up to 32 KiB, with as many messages of a dump as fit.
 const RECEIVE_BUFFER: usize = 64 << 10;
+
+/// The kernel answers at once, unless somebody holds its configuration lock.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,7 @@ impl Genl {
     /// `ErrorKind::NotFound` where the kernel has no such family.
     pub(super) fn open(family: &str) -> Result<Self, GenlError> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
+        socket2::SockRef::from(&socket).set_read_timeout(Some(PATIENCE))?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         let mut genl = Self {

@@ -17,6 +17,7 @@ struct State {
     peers: BTreeMap<PublicKey, PeerConfig>,
     changes: usize,
     reads: usize,
+    unreadable: bool,
 }
 
 impl Memory {
@@ -28,6 +29,11 @@ impl Memory {
     /// How often the whole device was read.
     pub fn reads(&self) -> usize {
         self.0.lock().expect("lock").reads
+    }
+
+    /// From here on the device cannot be read, or can again.
+    pub fn fail_reads(&self, fail: bool) {
+        self.0.lock().expect("lock").unreadable = fail;
     }
 
     pub fn peers(&self) -> usize {
@@ -50,6 +56,9 @@ impl WireGuard for Memory {
     fn read(&self) -> Result<Device, WireGuardError> {
         let mut state = self.0.lock().expect("lock");
         state.reads += 1;
+        if state.unreadable {
+            return Err(WireGuardError::NoDevice("memory".into()));
+        }
         let peers = state.peers.iter().map(|(key, config)| DevicePeer {
             key: *key,
             config: config.clone(),

@@ -9,9 +9,9 @@ use portcullis_proto::v1::{
     AddDeviceRequest, AddDeviceResponse, AddGatewayRequest, AddGatewayResponse, AddLocationRequest,
     AddSessionRequest, AddUserRequest, AddUserResponse, AuditRecords, Device, Devices, Empty,
     ExtendSessionRequest, Gateway, Gateways, ListAuditRequest, ListDevicesRequest, ListRequest,
-    ListSessionsRequest, Location, Locations, NameRequest, ResetUserRequest, ResetUserResponse,
-    RevocationStatus, RevokeSessionsRequest, SessionInfo, Sessions, SetUserDisabledRequest,
-    StatusRequest, StatusResponse, User, Users,
+    ListSessionsRequest, Location, Locations, NameRequest, RemoveGatewayRequest, ResetUserRequest,
+    ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo, Sessions,
+    SetUserDisabledRequest, StatusRequest, StatusResponse, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -73,6 +73,12 @@ impl Admin for AdminService {
     ) -> Result<Response<ResetUserResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.reset_user(request).await?))
+    }
+
+    async fn unlock_user(&self, request: Request<NameRequest>) -> Result<Response<Empty>, Status> {
+        let request = request.into_inner();
+        self.0.unlock_user(&request.name).await?;
+        Ok(Response::new(Empty {}))
     }
 
     async fn add_location(
@@ -155,11 +161,20 @@ impl Admin for AdminService {
 
     async fn remove_gateway(
         &self,
-        request: Request<NameRequest>,
-    ) -> Result<Response<Empty>, Status> {
+        request: Request<RemoveGatewayRequest>,
+    ) -> Result<Response<RevocationStatus>, Status> {
         let request = request.into_inner();
-        self.0.remove_gateway(&request.name).await?;
-        Ok(Response::new(Empty {}))
+        Ok(Response::new(self.0.remove_gateway(request).await?))
+    }
+
+    async fn gateway_token(
+        &self,
+        request: Request<NameRequest>,
+    ) -> Result<Response<AddGatewayResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(
+            self.0.new_gateway_token(&request.name).await?,
+        ))
     }
 
     async fn add_session(

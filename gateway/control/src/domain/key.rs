@@ -30,6 +30,11 @@ impl DeviceKey {
         Ok(Self(bytes))
     }
 
+    /// Takes any 32 bytes, to look up a key that was checked when it was stored.
+    pub(crate) fn for_lookup(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// The usual text form, which is also what the store keeps.
     pub(crate) fn to_base64(self) -> String {
         STANDARD.encode(self.0)

@@ -1,8 +1,10 @@
 //! Which gateway a verified client certificate belongs to.
 
 use subtle::ConstantTimeEq as _;
+use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
 
+use super::incoming::ConnectInfo;
 use crate::ca::{certificate_hash, subject};
 use crate::core::Core;
 use crate::error::OperationError;
@@ -13,7 +15,9 @@ use crate::store::gateways::{self, GatewayRow};
 pub(super) async fn gateway<T>(core: &Core, request: &Request<T>) -> Result<GatewayRow, Status> {
     let refused =
         || Status::unauthenticated("a client certificate of an enrolled gateway is needed");
-    let certificates = request.peer_certs().ok_or_else(refused)?;
+    let connection = request.extensions().get::<TlsConnectInfo<ConnectInfo>>();
+    let connection = connection.ok_or_else(refused)?;
+    let certificates = connection.peer_certs().ok_or_else(refused)?;
     let certificate = certificates.first().ok_or_else(refused)?;
     let id = subject(certificate).ok_or_else(refused)?;
     let gateway = find(core, &id).await?.filter(|gateway| gateway.id == id);
@@ -22,6 +26,7 @@ pub(super) async fn gateway<T>(core: &Core, request: &Request<T>) -> Result<Gate
     let hash = certificate_hash(certificate);
     let enrolled = gateway.certificate.as_deref().unwrap_or_default();
     if bool::from(hash.as_bytes().ct_eq(enrolled.as_bytes())) {
+        connection.get_ref().welcome();
         return Ok(gateway);
     }
     Err(Status::permission_denied(

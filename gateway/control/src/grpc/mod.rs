@@ -3,6 +3,8 @@
 mod desired;
 mod enrollment;
 mod identity;
+mod inbox;
+mod incoming;
 mod report;
 mod stream;
 mod sync;
@@ -17,7 +19,6 @@ use portcullis_proto::v1::enrollment_server::EnrollmentServer;
 use portcullis_proto::v1::gateway_control_server::GatewayControlServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::core::Core;
@@ -26,6 +27,8 @@ use crate::error::ControlError;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_WITHIN: Duration = Duration::from_secs(20);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Calls at once on one connection: a gateway needs one.
+const STREAMS: u32 = 8;
 /// A report on all peers of a large gateway.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
@@ -41,12 +44,13 @@ pub(crate) async fn serve(
         shutdown.await;
         drop(serving);
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming::connections(listener);
     let control = GatewayControlServer::new(stream::GatewayStreams::new(core.clone(), stopping))
         .max_decoding_message_size(MAX_MESSAGE);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .max_concurrent_streams(STREAMS)
         .tls_config(tls(&core)?)
         .map_err(|source| ControlError::Serve {
             what: "gateways",

@@ -5,76 +5,59 @@ use std::sync::Arc;
 
 use portcullis_proto::v1::{self, session_ended::Cause};
 use serde_json::json;
-use tokio::sync::mpsc;
 
+use super::inbox::Pending;
 use crate::core::Core;
 use crate::domain::{DeviceKey, SessionState};
 use crate::error::OperationError;
 use crate::store::devices::{self, Seen};
-use crate::store::gateways::{self, GatewayRow, Reason};
-use crate::store::sessions::{self, Ending, Selection};
-use crate::store::{Entry, to_i64};
+use crate::store::gateways::{self, GatewayRow};
+use crate::store::sessions::{self, Ending, Selection, SessionRow};
+use crate::store::{Entry, Write, to_i64};
 
-/// Reports that may wait; the stream stops reading when there are more.
-const WAITING: usize = 64;
-/// What a gateway may say in one event.
-const LONGEST_EVENT: usize = 1024;
+pub(super) use super::inbox::Inbox;
 
-/// Takes reports until the returned sender is dropped.
-pub(super) fn recorder(core: Arc<Core>, gateway: GatewayRow) -> mpsc::Sender<v1::Report> {
-    let (sender, mut reports) = mpsc::channel(WAITING);
+/// What one transaction writes: a revocation waits for one of them at most.
+const AT_ONCE: usize = 100;
+
+/// Takes reports until the returned inbox is dropped.
+pub(super) fn recorder(core: Arc<Core>, gateway: GatewayRow) -> Inbox {
+    let (inbox, mut outlet) = Inbox::new();
     tokio::spawn(async move {
-        while let Some(report) = reports.recv().await {
-            if let Err(error) = record(&core, &gateway, &report).await {
+        while let Some(pending) = outlet.next().await {
+            if let Err(error) = record(&core, &gateway, &pending).await {
                 tracing::warn!(gateway = gateway.name, %error, "a report was not recorded");
             }
         }
     });
-    sender
+    inbox
 }
 
 async fn record(
     core: &Core,
     gateway: &GatewayRow,
-    report: &v1::Report,
+    pending: &Pending,
 ) -> Result<(), OperationError> {
-    if !report.ended.is_empty() {
-        end_sessions(core, gateway, &report.ended).await?;
+    for ended in pending.ended.chunks(AT_ONCE) {
+        end_sessions(core, gateway, ended).await?;
     }
-    if report.peers.is_empty() && report.reasons.is_empty() && report.events.is_empty() {
+    for peers in pending.peers.chunks(AT_ONCE) {
+        record_peers(core, gateway, peers).await?;
+    }
+    if pending.reasons.is_empty() && pending.events.is_empty() {
         return Ok(());
     }
     let mut write = core.store.record(core.now_ms()).await?;
-    let now_ms = write.now_ms();
-    for peer in &report.peers {
-        // A peer that control does not know is the reconciler's business.
-        let Ok(public_key) = DeviceKey::parse(&peer.public_key) else {
-            continue;
-        };
-        let seen = Seen {
-            public_key,
-            endpoint: &peer.endpoint,
-            last_handshake_ms: peer.last_handshake_ms,
-            rx_bytes: peer.rx_bytes,
-            tx_bytes: peer.tx_bytes,
-        };
-        devices::saw(write.sql(), &gateway.location_id, &seen).await?;
-        let active_ms = now_ms.saturating_sub(to_i64(peer.idle_ms));
-        sessions::saw_activity(write.sql(), &gateway.location_id, public_key, active_ms).await?;
+    if !may_report(&mut write, gateway).await? {
+        return Ok(());
     }
-    for count in &report.reasons {
-        let reason = Reason {
-            reason: count.reason,
-            direction: count.direction,
-            packets: count.packets,
-        };
-        gateways::set_reason(write.sql(), &gateway.id, &reason).await?;
+    for reason in &pending.reasons {
+        gateways::set_reason(write.sql(), &gateway.id, reason).await?;
     }
     let actor = format!("gateway:{}", gateway.name);
-    for event in &report.events {
-        let text: String = event.chars().take(LONGEST_EVENT).collect();
-        tracing::info!(gateway = gateway.name, event = text, "gateway event");
-        let detail = json!({ "event": text });
+    for event in &pending.events {
+        tracing::info!(gateway = gateway.name, event, "gateway event");
+        let detail = json!({ "event": event });
         let entry = Entry {
             actor: &actor,
             action: "gateway.event",
@@ -87,6 +70,75 @@ async fn record(
     Ok(())
 }
 
+/// Writes down what has changed of these peers. What has not is found out without the writers' lock.
+async fn record_peers(
+    core: &Core,
+    gateway: &GatewayRow,
+    peers: &[v1::PeerReport],
+) -> Result<(), OperationError> {
+    let now_ms = core.now_ms();
+    let mut changed: Vec<(Option<Seen>, Option<(DeviceKey, i64)>)> = Vec::new();
+    let mut read = core.store.read().await?;
+    for peer in peers {
+        let Some(public_key) = DeviceKey::for_lookup(&peer.public_key) else {
+            continue;
+        };
+        // A peer that control does not know is the reconciler's business.
+        let Some(before) = devices::seen(read.sql(), &gateway.location_id, public_key).await?
+        else {
+            continue;
+        };
+        let seen = Seen {
+            public_key,
+            endpoint: peer.endpoint.clone(),
+            last_handshake_ms: peer.last_handshake_ms,
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        };
+        let active_ms = now_ms.saturating_sub(to_i64(peer.idle_ms));
+        let active = before.last_activity_ms.is_some_and(|last| last < active_ms);
+        let seen = (seen != before.seen).then_some(seen);
+        let active = active.then_some((public_key, active_ms));
+        if seen.is_some() || active.is_some() {
+            changed.push((seen, active));
+        }
+    }
+    read.end().await?;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let mut write = core.store.record(now_ms).await?;
+    if !may_report(&mut write, gateway).await? {
+        return Ok(());
+    }
+    for (seen, active) in changed {
+        if let Some(seen) = seen {
+            devices::saw(write.sql(), &gateway.location_id, &seen).await?;
+        }
+        if let Some((key, at_ms)) = active {
+            sessions::saw_activity(write.sql(), &gateway.location_id, key, at_ms).await?;
+        }
+    }
+    write.commit().await?;
+    Ok(())
+}
+
+/// Whether the gateway is still what it was when its stream began: not removed, not about to be, and
+/// not enrolled again.
+async fn may_report(write: &mut Write<'_>, gateway: &GatewayRow) -> Result<bool, OperationError> {
+    let row = gateways::find(write.sql(), &gateway.id).await?;
+    Ok(row.is_some_and(|row| !row.removing && row.certificate == gateway.certificate))
+}
+
+/// Whether some gateway has seen the session's peer within its idle timeout. A report says how long
+/// ago, and takes a moment to arrive: that much may be missing.
+fn is_active(session: &SessionRow, now_ms: i64) -> bool {
+    const ON_ITS_WAY_MS: i64 = 1000;
+    let timeout_ms = session.idle_timeout_ms;
+    let slack_ms = ON_ITS_WAY_MS.min(timeout_ms / 2);
+    now_ms.saturating_sub(session.last_activity_ms) < timeout_ms - slack_ms
+}
+
 /// Ends sessions that a gateway's kernel has closed.
 async fn end_sessions(
     core: &Core,
@@ -95,6 +147,9 @@ async fn end_sessions(
 ) -> Result<(), OperationError> {
     let mut write = core.store.change(core.now_ms()).await?;
     let (revision, now_ms) = (write.revision(), write.now_ms());
+    if !may_report(&mut write, gateway).await? {
+        return Ok(());
+    }
     let actor = format!("gateway:{}", gateway.name);
     let mut any = false;
     for report in ended {
@@ -114,11 +169,18 @@ async fn end_sessions(
         if session.location_id != gateway.location_id || extended {
             continue;
         }
+        // Silent here, and not at another gateway of the location.
+        if state == SessionState::Idle && is_active(&session, now_ms) {
+            continue;
+        }
         let subject = format!("device:{}", session.device);
         let detail = json!({ "session": session.id, "state": state.as_str() });
         let ending = Ending { state, by: &actor };
         let selection = Selection::Session(session.id);
-        if sessions::end(write.sql(), &selection, ending, revision, now_ms).await? > 0 {
+        if !sessions::end(write.sql(), &selection, ending, revision, now_ms)
+            .await?
+            .is_empty()
+        {
             any = true;
             write
                 .audit(Entry {

@@ -127,7 +127,10 @@ async fn converse(
         return Err(End::Refused("the first message must be a hello".into()));
     };
     let key = check(&hello)?;
-    core.note_gateway_key(&gateway, key).await?;
+    match core.note_gateway_key(&gateway, key).await {
+        Err(OperationError::Precondition(reason)) => return Err(End::Refused(reason)),
+        noted => noted?,
+    }
     tracing::info!(
         gateway = gateway.name,
         version = hello.agent_version,
@@ -136,11 +139,15 @@ async fn converse(
     );
     let session = Session {
         revisions: core.store.revisions(),
+        guard: core.store.revisions(),
         member: core.fleet.join(&gateway.id),
         progress: Progress::new(core.clone(), &gateway),
-        noted: notes(&core, &gateway.id),
-        reports: report::recorder(core, gateway),
+        noted: notes(&core, &gateway),
+        reports: report::recorder(core.clone(), gateway.clone()),
+        core,
+        gateway,
         snapshot_after: None,
+        let_go: false,
     };
     session.run(&hello, inbound, outbound).await
 }
@@ -157,14 +164,20 @@ fn check(hello: &Hello) -> Result<DeviceKey, End> {
 }
 
 struct Session {
+    core: Arc<Core>,
+    gateway: GatewayRow,
     revisions: watch::Receiver<u64>,
+    /// The same, for looking whether the gateway may still stream while nothing can be sent.
+    guard: watch::Receiver<u64>,
     member: Member,
     progress: Progress,
     /// The newest revision applied, on its way to the store.
     noted: watch::Sender<u64>,
-    reports: mpsc::Sender<Report>,
+    reports: report::Inbox,
     /// When the next snapshot that a deviation asks for may be sent.
     snapshot_after: Option<Instant>,
+    /// The gateway is being removed and has acknowledged that it holds no peer.
+    let_go: bool,
 }
 
 impl Session {
@@ -197,6 +210,7 @@ impl Session {
                 permit = outbound.reserve(), if behind && Instant::now() >= not_before => {
                     let permit = permit.map_err(|_| closed())?;
                     self.revisions.mark_unchanged();
+                    self.guard.mark_unchanged();
                     match self.progress.next().await {
                         Ok(Next::Send(message)) => {
                             permit.send(Ok(ControlMessage { message: Some(*message) }));
@@ -211,6 +225,12 @@ impl Session {
                     }
                 }
                 () = sleep_until(not_before), if behind && Instant::now() < not_before => {}
+                // A gateway that reads nothing is not heard for longer than one that does.
+                Ok(()) = self.guard.changed(), if behind => {
+                    if !self.may_stream().await? {
+                        return Err(removed());
+                    }
+                }
                 changed = self.revisions.changed(), if !behind => {
                     // Closed with the store, at shutdown.
                     if changed.is_err() {
@@ -226,10 +246,12 @@ impl Session {
                                 behind = true;
                                 not_before = at;
                             }
+                            if self.let_go {
+                                self.core.gateway_let_go(&self.gateway).await?;
+                                return Err(removed());
+                            }
                         }
-                        Some(Some(FromGateway::Report(report))) => {
-                            self.reports.send(report).await.map_err(|_| closed())?;
-                        }
+                        Some(Some(FromGateway::Report(report))) => self.reports.take(report),
                         Some(Some(FromGateway::Hello(_)) | None) => {
                             return Err(End::Refused("an unexpected message".into()));
                         }
@@ -239,12 +261,22 @@ impl Session {
         }
     }
 
+    /// Whether the store still knows the gateway, by the certificate of this stream.
+    async fn may_stream(&self) -> Result<bool, OperationError> {
+        let mut read = self.core.store.read().await?;
+        let certificate = self.gateway.certificate.as_deref();
+        let enrolled = gateways::is_enrolled(read.sql(), &self.gateway.id, certificate).await?;
+        read.end().await?;
+        Ok(enrolled)
+    }
+
     /// Answers when to send a snapshot, where the gateway's kernel deviates.
     fn acknowledge(&mut self, applied: &Applied) -> Option<Instant> {
         match self.progress.acknowledge(applied) {
             Acknowledgement::AsExpected => {
                 self.member.applied(applied.revision);
                 self.noted.send_replace(applied.revision);
+                self.let_go = self.progress.lets_go_at(applied.revision);
                 None
             }
             Acknowledgement::Stale => None,
@@ -258,7 +290,7 @@ impl Session {
                     events: vec![event],
                     ..Report::default()
                 };
-                let _ = self.reports.try_send(report);
+                self.reports.take(report);
                 self.member.deviates();
                 self.progress.start_over();
                 let now = Instant::now();
@@ -272,11 +304,11 @@ impl Session {
 
 /// Writes a gateway's progress to the store: soon where other control processes may wait for it,
 /// seldom on SQLite, where only this one does and each write costs a sync of the disk.
-fn notes(core: &Arc<Core>, gateway: &str) -> watch::Sender<u64> {
+fn notes(core: &Arc<Core>, gateway: &GatewayRow) -> watch::Sender<u64> {
     let (sender, mut applied) = watch::channel(0_u64);
     let store: Store = core.store.clone();
     let clock = core.clock.clone();
-    let gateway = gateway.to_owned();
+    let (gateway, certificate) = (gateway.id.clone(), gateway.certificate.clone());
     let pause = match store.engine() {
         Engine::Sqlite => Duration::from_secs(5),
         Engine::Postgres => Duration::from_millis(10),
@@ -284,7 +316,10 @@ fn notes(core: &Arc<Core>, gateway: &str) -> watch::Sender<u64> {
     tokio::spawn(async move {
         while applied.changed().await.is_ok() {
             let revision = *applied.borrow_and_update();
-            if let Err(error) = gateways::note(&store, &gateway, revision, clock.now_ms()).await {
+            let certificate = certificate.as_deref();
+            let noted =
+                gateways::note(&store, &gateway, certificate, revision, clock.now_ms()).await;
+            if let Err(error) = noted {
                 tracing::warn!(%error, "a gateway's progress was not recorded");
             }
             tokio::time::sleep(pause).await;
@@ -298,5 +333,5 @@ fn closed() -> End {
 }
 
 fn removed() -> End {
-    End::Refused("this gateway has been removed".into())
+    End::Refused("this gateway has been removed, or has enrolled again".into())
 }

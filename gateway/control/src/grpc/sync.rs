@@ -34,12 +34,16 @@ pub(super) enum Acknowledgement {
 pub(super) struct Progress {
     core: Arc<Core>,
     gateway: String,
+    /// Hash of the certificate that the stream came with.
+    certificate: Option<String>,
     /// The last revision sent; 0 before the first message.
     sent: u64,
     expected: Expected,
     /// Digests expected for revisions that were sent and not acknowledged.
     awaited: VecDeque<(u64, [u8; 32])>,
     snapshot_next: bool,
+    /// The gateway has been told to hold no peer, because it is being removed.
+    told_to_let_go: bool,
 }
 
 impl Progress {
@@ -47,10 +51,12 @@ impl Progress {
         Self {
             core,
             gateway: gateway.id.clone(),
+            certificate: gateway.certificate.clone(),
             sent: 0,
             expected: Expected::default(),
             awaited: VecDeque::new(),
             snapshot_next: true,
+            told_to_let_go: false,
         }
     }
 
@@ -60,17 +66,17 @@ impl Progress {
         let resumed = hello.resume_from;
         let resumes = store.can_resume(&hello.store_id, resumed).await?;
         // The digest covers everything, so everything is read either way.
-        let Some(changes) = store.changes(&self.gateway, 0).await? else {
+        let Some(changes) = self.read(0).await? else {
             return Ok(Next::Removed);
         };
         // Tombstones of before are nothing to a snapshot; a delta needs those since.
         let since = if resumes {
-            store.changes(&self.gateway, resumed).await?
+            self.read(resumed).await?
         } else {
             None
         };
         match since {
-            Some(since) if since.revision == changes.revision => {
+            Some(since) if !since.whole && since.revision == changes.revision => {
                 self.take_in(&changes)?;
                 self.delta(resumed, &since).map(Next::Send)
             }
@@ -81,18 +87,22 @@ impl Progress {
     /// What is newer than what was sent.
     pub(super) async fn next(&mut self) -> Result<Next, OperationError> {
         let since = if self.snapshot_next { 0 } else { self.sent };
-        let store = &self.core.store;
-        let Some(mut changes) = store.changes(&self.gateway, since).await? else {
+        let Some(mut changes) = self.read(since).await? else {
             return Ok(Next::Removed);
         };
         if changes.revision < since {
             // The store was restored from a backup: its revisions mean something else now.
             self.snapshot_next = true;
-            changes = match store.changes(&self.gateway, 0).await? {
+            changes = match self.read(0).await? {
                 Some(everything) => everything,
                 None => return Ok(Next::Removed),
             };
         }
+        // Whatever else changes is none of its business any more.
+        if changes.removing && self.told_to_let_go && !self.snapshot_next {
+            return Ok(Next::Nothing);
+        }
+        self.snapshot_next |= changes.whole;
         if self.snapshot_next {
             return self.snapshot(&changes).map(Next::Send);
         }
@@ -103,6 +113,19 @@ impl Progress {
             self.expected.remove(key);
         }
         self.delta(self.sent, &changes).map(Next::Send)
+    }
+
+    /// What is newer than `since`. `None` when the gateway is gone, or has enrolled again since this
+    /// stream began.
+    async fn read(&self, since: u64) -> Result<Option<Changes>, OperationError> {
+        let changes = self.core.store.changes(&self.gateway, since).await?;
+        Ok(changes.filter(|changes| changes.certificate == self.certificate))
+    }
+
+    /// Whether an acknowledgement of this revision says that the gateway holds no peer, as it was told
+    /// because it is being removed.
+    pub(super) fn lets_go_at(&self, revision: u64) -> bool {
+        self.told_to_let_go && self.sent == revision
     }
 
     /// Makes the next message a snapshot.
@@ -124,11 +147,16 @@ impl Progress {
                 };
             }
         }
+        // Unasked, again: what the kernel holds has drifted where the digest is another one now.
+        if applied.revision == self.sent && applied.digest != self.expected.digest() {
+            return Acknowledgement::Deviates;
+        }
         Acknowledgement::Stale
     }
 
     fn snapshot(&mut self, changes: &Changes) -> Result<Box<Message>, OperationError> {
         let peers = self.take_in(changes)?;
+        self.told_to_let_go = changes.removing;
         let location = changes
             .location
             .as_ref()

@@ -85,7 +85,8 @@ impl Core {
         let gateways = gateways::list(write.sql(), &location.id).await?;
         write.commit().await?;
 
-        let gateway_key = gateways.iter().find_map(|gateway| gateway.public_key);
+        let mut serving = gateways.iter().filter(|gateway| !gateway.removing);
+        let gateway_key = serving.find_map(|gateway| gateway.public_key);
         Ok(v1::AddDeviceResponse {
             device: Some(view(device, addresses)),
             preshared_key: preshared_key.map(|key| key.to_vec()).unwrap_or_default(),
@@ -140,20 +141,16 @@ impl Core {
         let mut write = self.store.change(self.now_ms()).await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());
         let device = found("device", name, devices::find(write.sql(), name)).await?;
-        let live = sessions::list(write.sql(), &device.user_id, "", false).await?;
-        let live = live
-            .iter()
-            .filter(|session| session.device_id == device.id)
-            .count();
+        let ended = sessions::live_ids(write.sql(), &device.user_id, &device.id).await?;
         devices::delete(write.sql(), &device, revision, now_ms).await?;
-        let detail = json!({ "user": device.user, "sessions": live });
+        let detail = super::ended_with(&ended, json!({ "user": device.user }));
         write
             .audit(by_admin("device.remove", &device.name, detail))
             .await?;
         let revision = write.commit().await?;
         let affected = Affected {
             revision,
-            sessions: u64::try_from(live).unwrap_or(u64::MAX),
+            sessions: super::count(&ended),
             locations: vec![device.location_id],
             committed: Instant::now(),
         };

@@ -1,10 +1,12 @@
 //! Gateways: adding, enrolling, removing.
 
+use std::time::{Duration, Instant};
+
 use portcullis_proto::v1;
 use serde_json::json;
 
 use super::{Result, by_admin, found, new_id};
-use crate::ca::certificate_hash;
+use crate::ca::{certificate_hash, expires_ms};
 use crate::core::Core;
 use crate::domain::{DeviceKey, Name};
 use crate::error::OperationError;
@@ -13,6 +15,14 @@ use crate::store::gateways::{self, GatewayRow, Reason};
 use crate::store::{Entry, locations, to_u64};
 
 const TOKEN_LIFETIME_MS: i64 = 60 * 60 * 1000;
+/// A certificate that ends within this is replaced.
+const RENEW_WITHIN_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+/// For what was on its way to the gateway when it was removed.
+const OPEN_MARGIN_MS: i64 = 60 * 1000;
+const REMOVED_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// All that a caller without a token learns.
+pub(crate) const TOKEN_REFUSED: &str = "this token is unknown, used up or too old";
 
 /// What a gateway gets for its token.
 pub(crate) struct Enrolled {
@@ -61,6 +71,53 @@ impl Core {
         })
     }
 
+    /// A token for a gateway that there is already. The certificate that it has stays good until the
+    /// token is used.
+    pub(crate) async fn new_gateway_token(&self, name: &str) -> Result<v1::AddGatewayResponse> {
+        let token = Token::generate()?;
+        let mut write = self.store.record(self.now_ms()).await?;
+        let gateway = found("gateway", name, gateways::find(write.sql(), name)).await?;
+        refuse_removing(&gateway)?;
+        let expires_ms = write.now_ms() + TOKEN_LIFETIME_MS;
+        gateways::set_token(write.sql(), &gateway.id, token.hash().as_str(), expires_ms).await?;
+        let detail = json!({ "location": gateway.location });
+        write
+            .audit(by_admin("gateway.token", &gateway.name, detail))
+            .await?;
+        write.commit().await?;
+        Ok(v1::AddGatewayResponse {
+            gateway: Some(self.gateway_view(gateway, Vec::new())),
+            token: token.expose().to_owned(),
+            ca_fingerprint: self.ca.fingerprint(),
+            control_url: self.config.control_url(),
+        })
+    }
+
+    /// Whether this certificate is what the gateway of this name enrolled with last, at this
+    /// location, and good for a while longer.
+    pub(crate) async fn is_gateway_enrolled(
+        &self,
+        name: &str,
+        location: &str,
+        certificate: &[u8],
+    ) -> Result<bool> {
+        let mut read = self.store.read().await?;
+        let gateway = gateways::find(read.sql(), name).await?;
+        read.end().await?;
+        let hash = certificate_hash(certificate);
+        let ours = gateway.is_some_and(|gateway| {
+            gateway.name == name
+                && gateway.location == location
+                && gateway.certificate == Some(hash)
+        });
+        Ok(ours && !self.is_certificate_ending(certificate))
+    }
+
+    pub(crate) fn is_certificate_ending(&self, certificate: &[u8]) -> bool {
+        let good_until_ms = expires_ms(certificate).unwrap_or(0);
+        good_until_ms.saturating_sub(self.now_ms()) <= RENEW_WITHIN_MS
+    }
+
     /// A token for the gateway of this name at this location, which is made where there is none.
     /// For a control service that is its own gateway.
     pub(crate) async fn gateway_token(&self, name: &str, location: &str) -> Result<Token> {
@@ -70,7 +127,10 @@ impl Core {
         let now_ms = write.now_ms();
         let location = found("location", location, locations::find(write.sql(), location)).await?;
         let id = match gateways::find(write.sql(), name.as_str()).await? {
-            Some(gateway) if gateway.location_id == location.id => gateway.id,
+            Some(gateway) if gateway.location_id == location.id => {
+                refuse_removing(&gateway)?;
+                gateway.id
+            }
             Some(gateway) => {
                 return Err(OperationError::Precondition(format!(
                     "gateway {:?} belongs to location {:?}, not to {:?}",
@@ -103,14 +163,20 @@ impl Core {
 
     /// Spends a token. Any certificate that the gateway had before is worth nothing afterwards.
     pub(crate) async fn enroll(&self, token: &str, csr_der: &[u8]) -> Result<Enrolled> {
+        let refused = || OperationError::Precondition(TOKEN_REFUSED.into());
+        let hash = TokenHash::of(token);
+        // Anybody may call this: whoever has no token does not get as far as the writers' queue.
+        let mut read = self.store.read().await?;
+        let known = gateways::has_token(read.sql(), hash.as_str(), self.now_ms()).await?;
+        read.end().await?;
+        if !known {
+            return Err(refused());
+        }
         let mut write = self.store.change(self.now_ms()).await?;
         let now_ms = write.now_ms();
-        let hash = TokenHash::of(token);
         let gateway = gateways::take_token(write.sql(), hash.as_str(), now_ms)
             .await?
-            .ok_or_else(|| {
-                OperationError::Precondition("this token is unknown, used up or too old".into())
-            })?;
+            .ok_or_else(refused)?;
         let certificate = self.ca.gateway(&gateway.id, csr_der, now_ms)?;
         gateways::set_certificate(write.sql(), &gateway.id, &certificate_hash(&certificate))
             .await?;
@@ -130,16 +196,29 @@ impl Core {
         })
     }
 
-    /// Notes the WireGuard public key that a gateway says it has.
+    /// Pins the WireGuard public key that a gateway has at its first connection after an enrolment:
+    /// clients are configured with it. Another one later is an error, until it enrols again.
     pub(crate) async fn note_gateway_key(
         &self,
         gateway: &GatewayRow,
         key: DeviceKey,
     ) -> Result<()> {
-        if gateway.public_key == Some(key) {
-            return Ok(());
+        if gateway.key_pinned {
+            return match gateway.public_key {
+                Some(pinned) if pinned == key => Ok(()),
+                _ => Err(OperationError::Precondition(format!(
+                    "gateway {:?} has another WireGuard key than when it enrolled: restore the old one, or enrol again with `portcullis gateway token {}`",
+                    gateway.name, gateway.name
+                ))),
+            };
         }
         let mut write = self.store.record(self.now_ms()).await?;
+        let certificate = gateway.certificate.as_deref();
+        if !gateways::is_enrolled(write.sql(), &gateway.id, certificate).await? {
+            return Err(OperationError::Precondition(
+                "this gateway has been removed or enrolled again".into(),
+            ));
+        }
         gateways::set_public_key(write.sql(), &gateway.id, key).await?;
         let actor = format!("gateway:{}", gateway.name);
         let entry = Entry {
@@ -172,14 +251,96 @@ impl Core {
         Ok(self.gateway_view(gateway, reasons))
     }
 
-    /// Its certificate is refused from now on, and its stream ends.
-    pub(crate) async fn remove_gateway(&self, name: &str) -> Result<()> {
+    /// Tells the gateway to let go of every peer, and waits a moment for it. Its row stays until it
+    /// has, or until nothing that it can hold is open any more; then it is refused. One that never
+    /// enrolled holds nothing and goes at once, and so does any other by `force`.
+    pub(crate) async fn remove_gateway(
+        &self,
+        request: v1::RemoveGatewayRequest,
+    ) -> Result<v1::RevocationStatus> {
+        let name = &request.name;
         let mut write = self.store.change(self.now_ms()).await?;
+        let now_ms = write.now_ms();
         let gateway = found("gateway", name, gateways::find(write.sql(), name)).await?;
-        gateways::delete(write.sql(), &gateway.id).await?;
+        let enrolled = gateway.certificate.is_some();
+        let open_until_ms = match (enrolled, gateway.removing) {
+            (false, _) => 0,
+            // Nothing granted since was sent to it.
+            (true, true) => gateway.open_until_ms,
+            (true, false) => {
+                gateways::set_removing(write.sql(), &gateway, now_ms, OPEN_MARGIN_MS).await?
+            }
+        };
+        let at_once = request.force || !enrolled;
+        if at_once {
+            gateways::delete(write.sql(), &gateway.id).await?;
+        }
+        let detail = json!({ "force": request.force, "open_until_ms": open_until_ms });
         write
-            .audit(by_admin("gateway.remove", &gateway.name, json!({})))
+            .audit(by_admin("gateway.remove", &gateway.name, detail))
             .await?;
+        let committed = Instant::now();
+        let revision = write.commit().await?;
+        let mut status = v1::RevocationStatus {
+            revision,
+            open_until_ms: if enrolled { open_until_ms } else { 0 },
+            ..Default::default()
+        };
+        if !at_once {
+            let state = self.until_gone(&gateway, committed).await?;
+            if state.acknowledged {
+                status.open_until_ms = 0;
+            }
+            status.gateways.push(state);
+        }
+        Ok(status)
+    }
+
+    /// Waits a moment for a gateway's row to go.
+    async fn until_gone(
+        &self,
+        gateway: &GatewayRow,
+        committed: Instant,
+    ) -> Result<v1::GatewayRevocation> {
+        let mut changes = self.fleet.changes();
+        loop {
+            changes.mark_unchanged();
+            let mut read = self.store.read().await?;
+            let row = gateways::find(read.sql(), &gateway.id).await?;
+            read.end().await?;
+            let took = committed.elapsed();
+            if row.is_none() || took >= REMOVED_WITHIN {
+                let gone = row.is_none();
+                return Ok(v1::GatewayRevocation {
+                    gateway: gateway.name.clone(),
+                    acknowledged: gone,
+                    connected: self.fleet.status(&gateway.id).is_some(),
+                    removing: true,
+                    applied_revision: to_u64(row.map_or(0, |row| row.applied_revision)),
+                    took_ms: if gone {
+                        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+                    } else {
+                        0
+                    },
+                });
+            }
+            // The gateway may be connected to another control process: look again all the same.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// Forgets a gateway that has acknowledged that it holds no peer.
+    pub(crate) async fn gateway_let_go(&self, gateway: &GatewayRow) -> Result<()> {
+        let mut write = self.store.change(self.now_ms()).await?;
+        gateways::delete(write.sql(), &gateway.id).await?;
+        let actor = format!("gateway:{}", gateway.name);
+        let entry = Entry {
+            actor: &actor,
+            action: "gateway.removed",
+            subject: &gateway.name,
+            detail: json!({ "because": "it holds no peer any more" }),
+        };
+        write.audit(entry).await?;
         write.commit().await?;
         Ok(())
     }
@@ -207,6 +368,8 @@ impl Core {
                 .map(|key| key.as_bytes().to_vec())
                 .unwrap_or_default(),
             enrolled: gateway.certificate.is_some(),
+            removing: gateway.removing,
+            open_until_ms: gateway.open_until_ms,
             reasons: reasons
                 .into_iter()
                 .map(|count| v1::ReasonCount {
@@ -217,4 +380,15 @@ impl Core {
                 .collect(),
         }
     }
+}
+
+/// One that is being removed comes back under another enrolment only once it is gone.
+fn refuse_removing(gateway: &GatewayRow) -> Result<()> {
+    if gateway.removing {
+        return Err(OperationError::Precondition(format!(
+            "gateway {:?} is being removed; wait until it is gone, or drop it with `portcullis gateway remove {} --force`",
+            gateway.name, gateway.name
+        )));
+    }
+    Ok(())
 }

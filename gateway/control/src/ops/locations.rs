@@ -13,6 +13,7 @@ use crate::store::locations::{self, LocationRow};
 use crate::store::{to_i64, to_u64};
 
 const DEFAULT_MTU: u32 = 1420;
+const SMALLEST_MTU: u32 = 1280;
 const DEFAULT_PORTAL_PORT: u32 = 443;
 const DEFAULT_LIFETIME_MS: u64 = 12 * 60 * 60 * 1000;
 const LONGEST_MS: u64 = 366 * 24 * 60 * 60 * 1000;
@@ -121,12 +122,10 @@ fn check(request: v1::Location, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)>
     } else {
         request.mtu
     };
-    let six = pools.iter().any(|pool| pool.net().addr().is_ipv6());
-    // RFC 791 and RFC 8200, 5: what a link must carry.
-    let smallest = if six { 1280 } else { 576 };
-    if !(smallest..=65_535).contains(&mtu) {
+    // RFC 8200, 5. Gateways ask the same of every location, with IPv6 pools or without.
+    if !(SMALLEST_MTU..=65_535).contains(&mtu) {
         return Err(OperationError::invalid(format!(
-            "an MTU of {mtu} is not within {smallest} and 65535"
+            "an MTU of {mtu} is not within {SMALLEST_MTU}, the least that IPv6 needs, and 65535"
         )));
     }
     let lifetime_ms = match request.session_lifetime_ms {

@@ -43,6 +43,28 @@ async fn found<T>(
     })
 }
 
+/// Ids that a record lists; beyond them it tells the number alone.
+const IDS_LISTED: usize = 1000;
+
+/// Ended sessions as a record tells of them.
+pub(crate) fn ended(ids: &[String]) -> Value {
+    let listed = &ids[..ids.len().min(IDS_LISTED)];
+    serde_json::json!({ "sessions": ids.len(), "ids": listed })
+}
+
+/// The same, beside what else the record tells. Both are objects.
+fn ended_with(ids: &[String], more: Value) -> Value {
+    let mut detail = ended(ids);
+    if let (Some(detail), Value::Object(more)) = (detail.as_object_mut(), more) {
+        detail.extend(more);
+    }
+    detail
+}
+
+fn count(ids: &[String]) -> u64 {
+    u64::try_from(ids.len()).unwrap_or(u64::MAX)
+}
+
 fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use portcullis_proto::v1;
-use serde_json::json;
 
 use super::{Result, by_admin, found};
 use crate::core::Core;
@@ -92,14 +91,14 @@ impl Core {
             .audit(by_admin(
                 "session.revoke",
                 &subject,
-                json!({ "sessions": sessions }),
+                super::ended(&sessions),
             ))
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
         let affected = Affected {
             revision,
-            sessions,
+            sessions: super::count(&sessions),
             locations,
             committed,
         };
@@ -128,6 +127,7 @@ impl Core {
             revision: affected.revision,
             sessions: u32::try_from(affected.sessions).unwrap_or(u32::MAX),
             gateways,
+            open_until_ms: 0,
         })
     }
 
@@ -164,7 +164,11 @@ impl Core {
             };
             // The fleet lives as long as this: the channel cannot close.
             let _ = tokio::time::timeout_at(pause, changes.changed()).await;
-            if elsewhere {
+            // One that goes away may have been removed: then it has let go of everything.
+            let gone = gateways
+                .iter()
+                .any(|gateway| self.fleet.status(&gateway.id).is_none());
+            if elsewhere || gone {
                 gateways = self.gateways_of(locations).await?;
             }
         }
@@ -191,7 +195,8 @@ impl Core {
         let applied = live
             .map_or(0, |live| live.applied)
             .max(to_u64(gateway.applied_revision));
-        let acknowledged = applied >= revision;
+        // Of one being removed, only its letting go of everything counts; then its row is gone.
+        let acknowledged = applied >= revision && !gateway.removing;
         let took = match live {
             Some(live) if live.applied >= revision => {
                 live.applied_at.saturating_duration_since(committed)
@@ -202,6 +207,7 @@ impl Core {
             gateway: gateway.name.clone(),
             acknowledged,
             connected: live.is_some(),
+            removing: gateway.removing,
             applied_revision: applied,
             took_ms: if acknowledged {
                 u64::try_from(took.as_millis()).unwrap_or(u64::MAX)

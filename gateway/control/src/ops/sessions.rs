@@ -51,7 +51,7 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         "deadline_ms": session.deadline_ms,
         "idle_timeout_ms": session.idle_timeout_ms,
         "level": grant.level.as_str_name(),
-        "replaced": replaced,
+        "replaced": replaced.first(),
     });
     let subject = format!("device:{}", grant.device);
     write

@@ -14,7 +14,7 @@ use crate::error::OperationError;
 use crate::secrets::{Field, Secret};
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
-use crate::store::{attempts, devices, sessions, to_u64, users};
+use crate::store::{attempts, devices, sessions, users};
 use crate::totp::{Authenticator, SECRET_BYTES};
 
 /// Where a user's TOTP seed is sealed.
@@ -105,17 +105,18 @@ impl Core {
         let user = found("user", name, users::find(write.sql(), name)).await?;
         let locations = locations_of_user(&mut write, &user.id).await?;
         let owned = devices::list(write.sql(), &user.id, "").await?;
+        let ended = sessions::live_ids(write.sql(), &user.id, "").await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());
         for device in &owned {
             devices::delete(write.sql(), device, revision, now_ms).await?;
         }
         users::delete(write.sql(), &user.id).await?;
-        let detail = json!({ "devices": owned.len(), "sessions": user.live_sessions });
+        let detail = super::ended_with(&ended, json!({ "devices": owned.len() }));
         write
             .audit(by_admin("user.remove", &user.name, detail))
             .await?;
         let revision = write.commit().await?;
-        let sessions = to_u64(user.live_sessions);
+        let sessions = super::count(&ended);
         self.settle(Affected {
             revision,
             sessions,
@@ -138,7 +139,8 @@ impl Core {
             let locations = locations_of_user(&mut write, &user.id).await?;
             (end_all(&mut write, &user.id).await?, locations)
         } else {
-            (0, Vec::new())
+            attempts::forgive(write.sql(), &user.id).await?;
+            (Vec::new(), Vec::new())
         };
         let action = if disabled {
             "user.disable"
@@ -146,20 +148,28 @@ impl Core {
             "user.enable"
         };
         write
-            .audit(by_admin(
-                action,
-                &user.name,
-                json!({ "sessions": sessions }),
-            ))
+            .audit(by_admin(action, &user.name, super::ended(&sessions)))
             .await?;
         let revision = write.commit().await?;
         self.settle(Affected {
             revision,
-            sessions,
+            sessions: super::count(&sessions),
             locations,
             committed: Instant::now(),
         })
         .await
+    }
+
+    /// Forgets the wrong attempts of the user and of the user's devices.
+    pub(crate) async fn unlock_user(&self, name: &str) -> Result<()> {
+        let mut write = self.store.record(self.now_ms()).await?;
+        let user = found("user", name, users::find(write.sql(), name)).await?;
+        attempts::forgive(write.sql(), &user.id).await?;
+        write
+            .audit(by_admin("user.unlock", &user.name, json!({})))
+            .await?;
+        write.commit().await?;
+        Ok(())
     }
 
     /// A new password, a new authenticator, or both. Whoever holds a session or a pending login
@@ -195,16 +205,17 @@ impl Core {
             (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
         }
         let locations = locations_of_user(&mut write, &user.id).await?;
+        attempts::forgive(write.sql(), &user.id).await?;
         let sessions = end_all(&mut write, &user.id).await?;
-        let detail =
-            json!({ "password": password.is_some(), "totp": request.totp, "sessions": sessions });
+        let what = json!({ "password": password.is_some(), "totp": request.totp });
+        let detail = super::ended_with(&sessions, what);
         write
             .audit(by_admin("user.reset", &user.name, detail))
             .await?;
         let revision = write.commit().await?;
         let affected = Affected {
             revision,
-            sessions,
+            sessions: super::count(&sessions),
             locations,
             committed: Instant::now(),
         };
@@ -218,7 +229,7 @@ impl Core {
 }
 
 /// Ends the user's sessions and pending logins.
-async fn end_all(write: &mut crate::store::Write<'_>, user_id: &str) -> Result<u64> {
+async fn end_all(write: &mut crate::store::Write<'_>, user_id: &str) -> Result<Vec<String>> {
     attempts::delete_of_user(write.sql(), user_id).await?;
     let (revision, now_ms) = (write.revision(), write.now_ms());
     let ending = Ending {

@@ -5,6 +5,23 @@ use sqlx::Row as _;
 
 use super::StoreError;
 
+/// Records removed at a time, so that no other writer waits for long.
+const PRUNED_AT_ONCE: i64 = 5_000;
+
+/// Removes some of the records made before a time, oldest first. Answers how many; 0 when none is
+/// left.
+pub(crate) async fn prune(sql: &mut AnyConnection, before_ms: i64) -> Result<u64, StoreError> {
+    let removed = sqlx::query(
+        "DELETE FROM audit WHERE at_ms < $1
+            AND number < (SELECT MIN(number) FROM audit) + $2",
+    )
+    .bind(before_ms)
+    .bind(PRUNED_AT_ONCE)
+    .execute(sql)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
 pub(crate) struct AuditRow {
     pub(crate) at_ms: i64,
     pub(crate) actor: String,

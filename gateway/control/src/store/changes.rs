@@ -13,6 +13,12 @@ use crate::domain::{DeviceKey, level_from_store};
 /// The difference between two revisions of one location.
 pub(crate) struct Changes {
     pub(crate) revision: u64,
+    /// Hash of the gateway's certificate: a stream of an older one has no business here any more.
+    pub(crate) certificate: Option<String>,
+    /// Everything there is, though perhaps less was asked for: no difference can be told.
+    pub(crate) whole: bool,
+    /// The gateway is being removed: it is to hold no peer.
+    pub(crate) removing: bool,
     /// Set when it changed.
     pub(crate) location: Option<LocationRow>,
     pub(crate) peers: Vec<PeerRow>,
@@ -36,6 +42,9 @@ pub(crate) struct LiveSession {
     pub(crate) idle_timeout_ms: i64,
     pub(crate) last_activity_ms: i64,
 }
+
+/// Revision, pruned; location and its revision; certificate, and since when it is being removed.
+type Head = (i64, i64, String, i64, Option<String>, i64);
 
 impl Store {
     /// What changed for a gateway after `since`; 0 for everything there is. `None` when there is
@@ -69,21 +78,37 @@ async fn changes(
     gateway_id: &str,
     since: i64,
 ) -> Result<Option<Changes>, StoreError> {
-    let head: Option<(i64, String, i64)> = sqlx::query_as(
-        "SELECT m.revision, l.id, l.revision FROM meta m, gateways g
-         JOIN locations l ON l.id = g.location_id WHERE g.id = $1",
+    let head: Option<Head> = sqlx::query_as(
+        "SELECT m.revision, m.pruned, l.id, l.revision, g.certificate, g.removing_since_ms
+         FROM meta m, gateways g JOIN locations l ON l.id = g.location_id WHERE g.id = $1",
     )
     .bind(gateway_id)
     .fetch_optional(&mut *sql)
     .await?;
-    let Some((revision, location_id, location_revision)) = head else {
+    let Some((revision, pruned, location_id, location_revision, certificate, removing)) = head
+    else {
         return Ok(None);
     };
+    let removing = removing != 0;
+    // Tombstones that such a difference needs may be forgotten.
+    let whole = since == 0 || since < pruned || removing;
+    let since = if whole { 0 } else { since };
     let location = if location_revision > since {
         locations::find(sql, &location_id).await?
     } else {
         None
     };
+    if removing {
+        return Ok(Some(Changes {
+            revision: to_u64(revision),
+            certificate,
+            whole,
+            removing,
+            location,
+            peers: Vec::new(),
+            removed: Vec::new(),
+        }));
+    }
     let mut peers = peers(sql, &location_id, since).await?;
     if !peers.is_empty() {
         let mut addresses = addresses(sql, &location_id, since).await?;
@@ -104,6 +129,9 @@ async fn changes(
         .collect::<Result<_, _>>()?;
     Ok(Some(Changes {
         revision: to_u64(revision),
+        certificate,
+        whole,
+        removing,
         location,
         peers,
         removed,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{StoreError, to_i64};
+use super::{StoreError, to_i64, to_u64};
 use crate::domain::DeviceKey;
 
 pub(crate) struct DeviceRow {
@@ -23,6 +23,8 @@ pub(crate) struct DeviceRow {
     pub(crate) last_handshake_ms: i64,
     pub(crate) rx_bytes: i64,
     pub(crate) tx_bytes: i64,
+    /// No login from it is evaluated before this time.
+    pub(crate) delayed_until_ms: i64,
 }
 
 pub(crate) struct NewDevice<'a> {
@@ -40,7 +42,7 @@ pub(crate) struct NewDevice<'a> {
 const SELECT: &str = "
     SELECT d.id, d.name, d.user_id, u.name AS user_name, u.disabled, d.location_id,
         l.name AS location, d.public_key, d.preshared_key, d.created_ms, d.endpoint,
-        d.last_handshake_ms, d.rx_bytes, d.tx_bytes
+        d.last_handshake_ms, d.rx_bytes, d.tx_bytes, d.delayed_until_ms
     FROM devices d JOIN users u ON u.id = d.user_id JOIN locations l ON l.id = d.location_id";
 
 pub(crate) async fn insert(
@@ -104,6 +106,16 @@ pub(crate) async fn find_by_address(
 ) -> Result<Option<DeviceRow>, StoreError> {
     let condition = "JOIN device_addresses a ON a.device_id = d.id WHERE a.address = $1";
     one(sql, condition, address).await
+}
+
+/// Whether a tunnel address belongs to a device.
+pub(crate) async fn is_address(sql: &mut AnyConnection, address: &str) -> Result<bool, StoreError> {
+    let query = "SELECT device_id FROM device_addresses WHERE address = $1";
+    let found: Option<String> = sqlx::query_scalar(query)
+        .bind(address)
+        .fetch_optional(sql)
+        .await?;
+    Ok(found.is_some())
 }
 
 pub(crate) async fn find_by_key(
@@ -204,8 +216,9 @@ pub(crate) async fn prune_tombstones(
     before_ms: i64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE meta SET pruned = COALESCE(
-            (SELECT MAX(revision) FROM tombstones WHERE created_ms < $1), pruned)",
+        "UPDATE meta SET pruned =
+            (SELECT MAX(revision) FROM tombstones WHERE created_ms < $1)
+         WHERE pruned < (SELECT MAX(revision) FROM tombstones WHERE created_ms < $1)",
     )
     .bind(before_ms)
     .execute(&mut *sql)
@@ -218,18 +231,54 @@ pub(crate) async fn prune_tombstones(
 }
 
 /// What a gateway saw of a peer of its location.
-pub(crate) struct Seen<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
     pub(crate) public_key: DeviceKey,
-    pub(crate) endpoint: &'a str,
+    pub(crate) endpoint: String,
     pub(crate) last_handshake_ms: i64,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
 }
 
+/// What the store holds of it, with the last activity of the peer's live session.
+pub(crate) struct SeenBefore {
+    pub(crate) seen: Seen,
+    pub(crate) last_activity_ms: Option<i64>,
+}
+
+/// What was written down of a peer of this location last; `None` when there is no such peer.
+pub(crate) async fn seen(
+    sql: &mut AnyConnection,
+    location_id: &str,
+    public_key: DeviceKey,
+) -> Result<Option<SeenBefore>, StoreError> {
+    let row: Option<(String, i64, i64, i64, Option<i64>)> = sqlx::query_as(
+        "SELECT d.endpoint, d.last_handshake_ms, d.rx_bytes, d.tx_bytes, s.last_activity_ms
+         FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
+         WHERE d.public_key = $1 AND d.location_id = $2",
+    )
+    .bind(public_key.to_base64())
+    .bind(location_id)
+    .fetch_optional(sql)
+    .await?;
+    Ok(row.map(
+        |(endpoint, last_handshake_ms, rx_bytes, tx_bytes, last_activity_ms)| SeenBefore {
+            seen: Seen {
+                public_key,
+                endpoint,
+                last_handshake_ms,
+                rx_bytes: to_u64(rx_bytes),
+                tx_bytes: to_u64(tx_bytes),
+            },
+            last_activity_ms,
+        },
+    ))
+}
+
 pub(crate) async fn saw(
     sql: &mut AnyConnection,
     location_id: &str,
-    seen: &Seen<'_>,
+    seen: &Seen,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE devices SET endpoint = $3, last_handshake_ms = $4, rx_bytes = $5, tx_bytes = $6
@@ -237,7 +286,7 @@ pub(crate) async fn saw(
     )
     .bind(seen.public_key.to_base64())
     .bind(location_id)
-    .bind(seen.endpoint)
+    .bind(&seen.endpoint)
     .bind(seen.last_handshake_ms)
     .bind(to_i64(seen.rx_bytes))
     .bind(to_i64(seen.tx_bytes))
@@ -269,5 +318,6 @@ fn parse(row: &AnyRow) -> Result<DeviceRow, StoreError> {
         last_handshake_ms: row.try_get("last_handshake_ms")?,
         rx_bytes: row.try_get("rx_bytes")?,
         tx_bytes: row.try_get("tx_bytes")?,
+        delayed_until_ms: row.try_get("delayed_until_ms")?,
     })
 }

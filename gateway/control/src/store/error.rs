@@ -21,8 +21,15 @@ pub enum StoreError {
     Damaged(String),
     #[error("cannot reach the database {place}: {reason}")]
     Unreachable { place: String, reason: String },
-    #[error("{0:?} is no database URL: sqlite:///path or postgres://host/name")]
+    /// Holds the scheme alone: the rest may be a password.
+    #[error(
+        "what begins with {0:?} is no database URL: it is sqlite:///path (without ? and #) or postgres://user@host/name"
+    )]
     Url(String),
+    #[error(
+        "the connection to {place} would not prove whose server it is: add ?sslmode=verify-full to the URL (and &sslrootcert=FILE for a CA of your own), or use a Unix socket or a loopback address"
+    )]
+    Unverified { place: String },
     /// A unique value is taken; the constraint as the engine names it.
     #[error("already taken ({0})")]
     Taken(String),

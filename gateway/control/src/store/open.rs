@@ -2,12 +2,14 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
 use tokio::sync::{Mutex, watch};
 
@@ -66,7 +68,7 @@ impl Target {
         if let Some(path) = url.strip_prefix("sqlite://") {
             // sqlx takes options after a question mark; a path has no business holding one.
             if path.is_empty() || path.contains(['?', '#']) {
-                return Err(StoreError::Url(url.into()));
+                return Err(StoreError::Url(scheme(url)));
             }
             make_private(Path::new(path))?;
             return Ok(Self {
@@ -75,25 +77,52 @@ impl Target {
                 place: format!("sqlite {path}"),
             });
         }
-        let rest = url
-            .strip_prefix("postgres://")
-            .or_else(|| url.strip_prefix("postgresql://"));
-        // The whole URL may hold a password: it is never repeated.
-        let rest = rest.ok_or_else(|| {
-            StoreError::Url(
-                url.split_once("://")
-                    .map_or(url, |(scheme, _)| scheme)
-                    .into(),
-            )
-        })?;
-        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        let place = place.split_once('?').map_or(place, |(place, _)| place);
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(StoreError::Url(scheme(url)));
+        }
+        let options: PgConnectOptions = url.parse().map_err(|_| StoreError::Url(scheme(url)))?;
+        let place = place_of(&options);
+        if !is_local(&options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+            return Err(StoreError::Unverified { place });
+        }
         Ok(Self {
             engine: Engine::Postgres,
             url: url.into(),
-            place: format!("postgres {place}"),
+            place,
         })
     }
+}
+
+/// What may be repeated of a URL: the whole of it may hold a password.
+fn scheme(url: &str) -> String {
+    let of_scheme = |c: &char| c.is_ascii_alphanumeric() || "+-.".contains(*c);
+    let name: String = url.chars().take_while(of_scheme).take(16).collect();
+    if url[name.len()..].starts_with("://") {
+        name
+    } else {
+        String::new()
+    }
+}
+
+fn place_of(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_default();
+    match options.get_socket() {
+        Some(socket) => format!("postgres {}/{database}", socket.display()),
+        None => format!(
+            "postgres {}:{}/{database}",
+            options.get_host(),
+            options.get_port()
+        ),
+    }
+}
+
+/// Over a Unix socket or the loopback interface, nobody is in between.
+fn is_local(options: &PgConnectOptions) -> bool {
+    let host = options.get_host().trim_matches(['[', ']']);
+    options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Makes the file before SQLite would, readable by its owner only.
@@ -127,7 +156,7 @@ async fn connect(target: &Target) -> Result<AnyPool, StoreError> {
     let options: AnyConnectOptions = target
         .url
         .parse()
-        .map_err(|_| StoreError::Url(target.place.clone()))?;
+        .map_err(|_| StoreError::Url(scheme(&target.url)))?;
     let sqlite = target.engine == Engine::Sqlite;
     // A pool retries until its time is up, and then cannot say why: ask once without it.
     let mut probe = tokio::time::timeout(CONNECT_TIMEOUT, AnyConnection::connect_with(&options))
@@ -179,4 +208,48 @@ async fn identify(pool: &AnyPool) -> Result<(String, u64), StoreError> {
         .fetch_one(pool)
         .await?;
     Ok((store_id, to_u64(revision)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_elsewhere_has_to_prove_who_it_is() {
+        for local in [
+            "postgres://u:p@localhost/db",
+            "postgres://u:p@127.0.0.1:5433/db",
+            "postgresql://u:p@[::1]/db",
+            "postgres://u@localhost/db?host=/run/postgresql",
+            "postgres://u:p@db.example.org/db?sslmode=verify-full",
+        ] {
+            assert!(Target::parse(local).is_ok(), "{local}");
+        }
+        for mode in [
+            "",
+            "?sslmode=disable",
+            "?sslmode=require",
+            "?sslmode=verify-ca",
+        ] {
+            let url = format!("postgres://u:hunter2@db.example.org/db{mode}");
+            let error = Target::parse(&url).err().unwrap().to_string();
+            assert!(error.contains("sslmode=verify-full"), "{error}");
+            assert!(error.contains("db.example.org") && !error.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn a_malformed_url_is_not_repeated() {
+        for url in [
+            "postgres://u:hunter2@:99999999/db",
+            "postgres:u:hunter2@h/db",
+            "hunter2",
+            "mysql://u:hunter2@h/db",
+            "sqlite:///x?hunter2",
+        ] {
+            let error = Target::parse(url).err().unwrap();
+            assert!(matches!(error, StoreError::Url(_)), "{error:?}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
 }

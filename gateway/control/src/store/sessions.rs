@@ -84,17 +84,18 @@ pub(crate) async fn insert(
     .bind(session.idle_timeout_ms)
     .execute(&mut *sql)
     .await?;
+    granted_until(sql, session.location_id, session.deadline_ms).await?;
     touch(sql, session.device_id, revision).await
 }
 
-/// Ends the live sessions selected and marks their devices as changed. Answers how many.
+/// Ends the live sessions selected and marks their devices as changed. Answers their ids.
 pub(crate) async fn end(
     sql: &mut AnyConnection,
     selection: &Selection,
     ending: Ending<'_>,
     revision: i64,
     now_ms: i64,
-) -> Result<u64, StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let (condition, key): (&'static str, String) = match selection {
         Selection::Session(id) => ("id = $1", id.clone()),
         Selection::Device(id) => ("device_id = $1", id.clone()),
@@ -113,20 +114,34 @@ pub(crate) async fn end(
         .execute(&mut *sql)
         .await?;
     if marked.rows_affected() == 0 {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let end = sqlx::AssertSqlSafe(format!(
         "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4
-         WHERE state = 'live' AND {condition}"
+         WHERE state = 'live' AND {condition} RETURNING id"
     ));
-    let ended = sqlx::query(end)
+    Ok(sqlx::query_scalar(end)
         .bind(&key)
         .bind(ending.state.as_str())
         .bind(now_ms)
         .bind(ending.by)
-        .execute(sql)
-        .await?;
-    Ok(ended.rows_affected())
+        .fetch_all(sql)
+        .await?)
+}
+
+/// Ids of the user's live sessions (an empty device id: on all devices).
+pub(crate) async fn live_ids(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    device_id: &str,
+) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT id FROM sessions
+         WHERE user_id = $1 AND ($2 = '' OR device_id = $2) AND state = 'live' ORDER BY id";
+    Ok(sqlx::query_scalar(query)
+        .bind(user_id)
+        .bind(device_id)
+        .fetch_all(sql)
+        .await?)
 }
 
 /// Moves a live session's deadline. False when it is not live.
@@ -142,6 +157,7 @@ pub(crate) async fn set_deadline(
             .bind(deadline_ms)
             .execute(&mut *sql)
             .await?;
+    granted_until(sql, &session.location_id, deadline_ms).await?;
     touch(sql, &session.device_id, revision).await?;
     Ok(moved.rows_affected() == 1)
 }
@@ -223,6 +239,22 @@ pub(crate) async fn next_deadline(sql: &mut AnyConnection) -> Result<Option<i64>
 pub(crate) async fn count_live(sql: &mut AnyConnection) -> Result<i64, StoreError> {
     let query = "SELECT COUNT(*) FROM sessions WHERE state = 'live'";
     Ok(sqlx::query_scalar(query).fetch_one(sql).await?)
+}
+
+/// Remembers the latest deadline that gateways of a location may hold, come what may of the session.
+async fn granted_until(
+    sql: &mut AnyConnection,
+    location_id: &str,
+    deadline_ms: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE locations SET granted_until_ms = $2 WHERE id = $1 AND granted_until_ms < $2",
+    )
+    .bind(location_id)
+    .bind(deadline_ms)
+    .execute(sql)
+    .await?;
+    Ok(())
 }
 
 /// Marks a device as changed.

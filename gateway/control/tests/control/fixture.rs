@@ -68,7 +68,7 @@ impl World {
             state_dir: dir.path().join("state"),
             admin_socket: dir.path().join("run/admin.sock"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            names: Vec::new(),
+            ..ControlConfig::default()
         };
         let now = Arc::new(AtomicI64::new(start_ms()));
         let control = open(&config, &now).await;

@@ -113,6 +113,8 @@ pub(crate) struct Gateway {
     pub(crate) heard: String,
     /// What to get wrong on purpose.
     pub(crate) lie: bool,
+    /// Its WireGuard key.
+    pub(crate) key: [u8; 32],
     stream: Option<(mpsc::Sender<GatewayMessage>, Streaming<ControlMessage>)>,
 }
 
@@ -124,6 +126,7 @@ impl Gateway {
             state,
             heard,
             lie: false,
+            key: key("gateway"),
             stream: None,
         }
     }
@@ -153,7 +156,7 @@ impl Gateway {
             abi_version: 1,
             resume_from: self.state.revision,
             store_id: self.state.store_id.clone(),
-            public_key: key("gateway").to_vec(),
+            public_key: self.key.to_vec(),
             agent_version: "test".into(),
         };
         send(&sender, FromGateway::Hello(hello)).await;

@@ -15,9 +15,11 @@ crate::on_both!(
     a_database_of_a_newer_version_is_refused,
     addresses_are_the_lowest_free_ones_of_each_pool,
     a_full_pool_is_an_error_and_changes_nothing,
+    an_mtu_that_gateways_refuse_is_refused,
     overlapping_pools_are_refused,
     names_and_keys_are_unique_and_valid,
     sessions_expire_in_the_store,
+    the_audit_is_kept_for_as_long_as_configured,
     extending_moves_the_deadline,
     two_processes_on_one_store_converge,
     everything_survives_a_restart,
@@ -31,7 +33,8 @@ async fn a_database_of_a_newer_version_is_refused(engine: Engine) {
         .unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         SELECT 9999, 'from the future', success, checksum, 0 FROM _sqlx_migrations",
+         SELECT 9999, 'from the future', success, checksum, 0 FROM _sqlx_migrations
+         WHERE version = 1",
     )
     .execute(&mut connection)
     .await
@@ -101,6 +104,31 @@ async fn a_full_pool_is_an_error_and_changes_nothing(engine: Engine) {
         .unwrap();
     assert_eq!(devices.into_inner().devices.len(), 1);
     assert_eq!(*world.control.revisions().borrow(), before);
+}
+
+async fn an_mtu_that_gateways_refuse_is_refused(engine: Engine) {
+    let world = World::new(engine).await;
+    let add = async |mtu: u32| {
+        let location = v1::Location {
+            name: format!("mtu{mtu}"),
+            pools: vec![format!("10.{}.0.0/24", mtu % 256)],
+            endpoint: "vpn.example.org:51820".into(),
+            mtu,
+            ..Default::default()
+        };
+        let request = v1::AddLocationRequest {
+            location: Some(location),
+        };
+        world
+            .control
+            .admin()
+            .add_location(Request::new(request))
+            .await
+    };
+    let refused = add(1279).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("1280"), "{refused}");
+    add(1280).await.unwrap();
 }
 
 async fn overlapping_pools_are_refused(engine: Engine) {
@@ -213,7 +241,30 @@ async fn sessions_expire_in_the_store(engine: Engine) {
         (ended.id.as_str(), ended.ended_by.as_str()),
         (session.id.as_str(), "system")
     );
+    let audit = world.audit().await;
+    let record = audit
+        .iter()
+        .find(|record| record.action == "session.expire");
+    assert!(record.unwrap().detail.contains(&session.id), "which one");
     sweeper.abort();
+}
+
+async fn the_audit_is_kept_for_as_long_as_configured(engine: Engine) {
+    let (world, ..) = World::with_alice(engine).await;
+    let sweep = async || {
+        let control = world.control.clone();
+        let sweeper = tokio::spawn(async move { control.run_expiry(std::future::pending()).await });
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        sweeper.abort();
+    };
+    let before = world.audit().await.len();
+    world.advance_s(399 * 86_400);
+    world.user("bob").await;
+    sweep().await;
+    assert_eq!(world.audit().await.len(), before + 1);
+    world.advance_s(2 * 86_400);
+    sweep().await;
+    assert_eq!(world.audit().await.len(), 1);
 }
 
 async fn extending_moves_the_deadline(engine: Engine) {

@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use portcullis_client::Fingerprint;
-use portcullis_proto::v1::{AddGatewayRequest, Gateway, ListRequest, NameRequest};
+use portcullis_proto::v1::{
+    AddGatewayRequest, AddGatewayResponse, Gateway, ListRequest, NameRequest, RemoveGatewayRequest,
+};
 use serde_json::{Value, json};
 
-use super::{Context, choice};
+use super::{Context, choice, revocation};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::output::{Fields, Table};
@@ -22,6 +24,7 @@ Examples:
   portcullis gateway add gw1 --location office
   portcullis gateway enroll --config portcullis.toml --control https://control.example.org:7443 \\
       --token TOKEN --ca-fingerprint sha256:…
+  portcullis gateway token gw1
   portcullis gateway list")]
 pub(super) struct GatewayCommand {
     #[command(subcommand)]
@@ -50,8 +53,23 @@ Example:
     List,
     /// Show a gateway
     Show { name: String },
-    /// Remove a gateway; control refuses it from then on
-    Remove { name: String },
+    /// Print a new enrolment token; enrolling with it replaces the certificate there is
+    #[command(after_help = "Example:\n  portcullis gateway token gw1")]
+    Token { name: String },
+    /// Remove a gateway; control refuses it once it has let go of its peers
+    #[command(after_help = "\
+The gateway is told to let go of every peer. Until it has acknowledged that, or the last deadline
+that it can hold has passed, it is listed as being removed, and the command exits with 3.
+
+Examples:
+  portcullis gateway remove gw1
+  portcullis gateway remove gw1 --force")]
+    Remove {
+        name: String,
+        /// Forget it at once, also when it still lets peers through
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +80,7 @@ struct Enroll {
     /// Where control listens for gateways
     #[arg(long, value_name = "URL")]
     control: String,
-    /// The one-time token of `portcullis gateway add`
+    /// The one-time token of `portcullis gateway add` or `portcullis gateway token`
     #[arg(long, env = "PORTCULLIS_TOKEN", hide_env_values = true)]
     token: String,
     /// The CA's fingerprint, from `portcullis gateway add` or `portcullis status`
@@ -88,20 +106,49 @@ impl GatewayCommand {
                     .answer(|| json_of(&gateway), || text_of(&gateway))?;
                 Ok(Exit::Done)
             }
-            Action::Remove { name } => {
-                context
-                    .admin()
-                    .await?
-                    .remove_gateway(NameRequest { name: name.clone() })
-                    .await?;
-                context.output.answer(
-                    || json!({ "removed": name }),
-                    || format!("Gateway {name} is removed."),
-                )?;
-                Ok(Exit::Done)
+            Action::Token { name } => {
+                let request = NameRequest { name };
+                let answer = context.admin().await?.gateway_token(request).await?;
+                print_token("The token is for gateway", answer.into_inner(), &context)
             }
+            Action::Remove { name, force } => remove(name, force, context).await,
         }
     }
+}
+
+async fn remove(name: String, force: bool, context: Context) -> Result<Exit> {
+    let request = RemoveGatewayRequest {
+        name: name.clone(),
+        force,
+    };
+    let status = context.admin().await?.remove_gateway(request).await?;
+    let status = status.into_inner();
+    let until = time::text(status.open_until_ms);
+    let removed = force || revocation::is_done(&status);
+    if removed && status.open_until_ms != 0 {
+        context.output.note(&format!(
+            "warning: gateway {name} was not waited for. If it still runs, every peer whose session it holds passes there until that session's deadline, {until} at the latest; no revocation reaches it. Stop it with `portcullis agent teardown`."
+        ));
+    }
+    context.output.answer(
+        || {
+            let mut answer = revocation::json(&status);
+            answer["removed"] = removed.then_some(name.as_str()).into();
+            answer["done"] = removed.into();
+            answer["open_until"] = time::json(status.open_until_ms);
+            answer
+        },
+        || {
+            if removed {
+                format!("Gateway {name} is removed.")
+            } else {
+                format!(
+                    "Gateway {name} is being removed, PENDING: it has not acknowledged that it holds no peer. Sessions that it holds pass there until their deadlines, {until} at the latest; then it is forgotten. To forget it now: portcullis gateway remove {name} --force"
+                )
+            }
+        },
+    )?;
+    Ok(if removed { Exit::Done } else { Exit::Pending })
 }
 
 async fn add(name: String, location: Option<String>, context: Context) -> Result<Exit> {
@@ -109,6 +156,11 @@ async fn add(name: String, location: Option<String>, context: Context) -> Result
     let location = choice::location(&mut admin, location).await?;
     let request = AddGatewayRequest { name, location };
     let answer = admin.add_gateway(request).await?.into_inner();
+    print_token("Added: gateway", answer, &context)
+}
+
+/// The token is shown this once.
+fn print_token(what: &str, answer: AddGatewayResponse, context: &Context) -> Result<Exit> {
     let gateway = answer.gateway.unwrap_or_default();
     context.output.answer(
         || {
@@ -121,7 +173,7 @@ async fn add(name: String, location: Option<String>, context: Context) -> Result
         },
         || {
             format!(
-                "Gateway {} is added. Within the hour, on the gateway:\n\n\
+                "{what} {}. Within the hour, on the gateway:\n\n\
                  portcullis gateway enroll --config FILE --control {} --token {} --ca-fingerprint {}\n\n\
                  The token works once and is not shown again.\n",
                 gateway.name, answer.control_url, answer.token, answer.ca_fingerprint
@@ -185,6 +237,9 @@ pub(super) fn table(gateways: &[Gateway]) -> String {
 }
 
 fn state(gateway: &Gateway) -> &'static str {
+    if gateway.removing {
+        return "BEING REMOVED";
+    }
     match (gateway.enrolled, gateway.connected, gateway.in_sync) {
         (false, ..) => "not enrolled",
         (true, false, _) => "NOT CONNECTED",
@@ -214,13 +269,15 @@ pub(super) fn json_of(gateway: &Gateway) -> Value {
         "connected": gateway.connected,
         "applied_revision": gateway.applied_revision,
         "in_sync": gateway.in_sync,
+        "removing": gateway.removing,
+        "open_until": time::json(gateway.open_until_ms),
         "last_seen": time::json(gateway.last_seen_ms),
         "reasons": reasons,
     })
 }
 
 fn text_of(gateway: &Gateway) -> String {
-    let fields = Fields::default()
+    let mut fields = Fields::default()
         .field("Name", &gateway.name)
         .field("Id", &gateway.id)
         .field("Location", &gateway.location)
@@ -228,6 +285,9 @@ fn text_of(gateway: &Gateway) -> String {
         .field("Public key", STANDARD.encode(&gateway.public_key))
         .field("Revision", gateway.applied_revision)
         .field("Last seen", time::text(gateway.last_seen_ms));
+    if gateway.removing {
+        fields = fields.field("Forgotten", time::text(gateway.open_until_ms));
+    }
     let mut text = fields.render();
     let mut table = Table::new(&["VERDICT", "DIRECTION", "PACKETS"]);
     for count in gateway.reasons.iter().filter(|count| count.packets != 0) {

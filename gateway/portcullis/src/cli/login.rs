@@ -102,7 +102,7 @@ fn status(portal: &PortalClient, output: Output) -> Result<Exit> {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  portcullis logout --url https://10.77.0.1:443 --ca-fingerprint sha256:…"
+    after_help = "Exits with 3 when a gateway has not acknowledged it yet.\n\nExample:\n  portcullis logout --url https://10.77.0.1:443 --ca-fingerprint sha256:…"
 )]
 pub(super) struct LogoutArgs {
     #[command(flatten)]
@@ -112,13 +112,19 @@ pub(super) struct LogoutArgs {
 impl LogoutArgs {
     pub(super) fn run(self, output: Output) -> Result<Exit> {
         let ended = self.portal.connect()?.logout()?;
-        let text = if ended {
-            "Logged out."
-        } else {
-            "There was no session."
+        let pending = ended.is_some_and(|ended| ended.pending);
+        let text = match (ended, pending) {
+            (None, _) => "There was no session.",
+            (Some(_), false) => "Logged out.",
+            (Some(_), true) => {
+                "Logged out, but PENDING: a gateway has not acknowledged it yet and may still let this device through."
+            }
         };
-        output.answer(|| json!({ "ended": ended }), || text.to_owned())?;
-        Ok(Exit::Done)
+        output.answer(
+            || json!({ "ended": ended.is_some(), "pending": pending }),
+            || text.to_owned(),
+        )?;
+        Ok(if pending { Exit::Pending } else { Exit::Done })
     }
 }
 

@@ -32,7 +32,7 @@ Examples:
   portcullis device add ada-laptop --user ada
   portcullis session revoke --user ada
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 revocation not yet acknowledged
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 committed but not yet acknowledged
 by every gateway, 4 login refused or delayed.";
 
 /// A gateway for kernel WireGuard that lets a peer's packets through only while it is logged in.
@@ -93,7 +93,7 @@ enum Command {
     Location(location::LocationCommand),
     /// List, grant, extend and revoke sessions
     Session(session::SessionCommand),
-    /// Add, enrol, list, show and remove gateways
+    /// Add, enrol, list, show and remove gateways; make them enrol again
     Gateway(gateway::GatewayCommand),
     /// Show control's state and its gateways
     #[command(after_help = "Example:\n  portcullis --output json status")]

@@ -29,6 +29,7 @@ pub(super) fn json(status: &RevocationStatus) -> Value {
                 "gateway": gateway.gateway,
                 "acknowledged": gateway.acknowledged,
                 "connected": gateway.connected,
+                "removing": gateway.removing,
                 "applied_revision": gateway.applied_revision,
                 "took_ms": gateway.acknowledged.then_some(gateway.took_ms),
             })
@@ -54,6 +55,9 @@ pub(super) fn text(status: &RevocationStatus) -> String {
     for gateway in &status.gateways {
         let state = match (gateway.acknowledged, gateway.connected) {
             (true, _) => format!("acknowledged after {} ms", gateway.took_ms),
+            (false, _) if gateway.removing => {
+                "PENDING: being removed, still holds its peers".to_owned()
+            }
             (false, true) => "PENDING: connected, has not acknowledged yet".to_owned(),
             (false, false) => {
                 "PENDING: not connected; applies it on reconnect, or the deadline does".to_owned()
@@ -99,6 +103,7 @@ mod tests {
             revision: 7,
             sessions: 1,
             gateways: vec![gateway(true)],
+            ..RevocationStatus::default()
         };
         assert_eq!(
             (exit(&status), json(&status)["done"].as_bool()),

@@ -39,6 +39,8 @@ enum Action {
     Disable { name: String },
     /// Allow a disabled user to log in again
     Enable { name: String },
+    /// Forget a user's wrong attempts, so that the next one is not delayed
+    Unlock { name: String },
     /// Give a user a new password, a new TOTP secret or both; ends the user's sessions
     #[command(after_help = "Example:\n  portcullis user reset ada --totp")]
     Reset(Reset),
@@ -90,6 +92,7 @@ impl UserCommand {
             }
             Action::Disable { name } => set_disabled(name, true, context).await,
             Action::Enable { name } => set_disabled(name, false, context).await,
+            Action::Unlock { name } => unlock(name, context).await,
             Action::Reset(args) => reset(args, context).await,
         }
     }
@@ -201,6 +204,16 @@ async fn set_disabled(name: String, disabled: bool, context: Context) -> Result<
         .await?
         .into_inner();
     revocation::report(context.output, &done, &status)
+}
+
+async fn unlock(name: String, context: Context) -> Result<Exit> {
+    let request = NameRequest { name: name.clone() };
+    context.admin().await?.unlock_user(request).await?;
+    context.output.answer(
+        || json!({ "unlocked": name }),
+        || format!("User {name} can try again at once."),
+    )?;
+    Ok(Exit::Done)
 }
 
 async fn reset(args: Reset, context: Context) -> Result<Exit> {

@@ -22,6 +22,8 @@ use crate::exit::UsageError;
 
 /// Between looks at the store for a location that an admin has yet to add.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Between looks at how long the certificate is still good.
+const RENEWAL_LOOK: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Waits for the location, enrols where needed, and runs the agent.
 pub(super) async fn run_agent(
@@ -42,16 +44,40 @@ pub(super) async fn run_agent(
     };
     let state_dir = agent_config.state_dir.clone();
     let url = own_url(control_config.listen);
-    if !is_enrolled(&control, &state_dir, &up.gateway, &location.name, &url) {
-        tracing::info!(
-            gateway = up.gateway,
-            location = location.name,
-            "enrolling this machine's own gateway"
-        );
-        enrol(&control, &url, &up.gateway, &location.name, &state_dir).await?;
+    loop {
+        if !is_enrolled(&control, &state_dir, &up.gateway, &location.name, &url).await? {
+            tracing::info!(
+                gateway = up.gateway,
+                location = location.name,
+                "enrolling this machine's own gateway"
+            );
+            enrol(&control, &url, &up.gateway, &location.name, &state_dir).await?;
+        }
+        // What the kernel enforces stays in place while the agent starts again with a new one.
+        let certificate = Enrolment::load(&state_dir)?.certificate;
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .context("the enrolment holds no certificate")?;
+        let stop = async {
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = renewal_due(&control, &certificate) => {}
+            }
+        };
+        agent_config.clone().build()?.run(stop).await?;
+        if shutdown.is_requested() {
+            return Ok(());
+        }
     }
-    agent_config.build()?.run(shutdown.requested()).await?;
-    Ok(())
+}
+
+/// Resolves when the certificate is about to end.
+async fn renewal_due(control: &Control, certificate: &CertificateDer<'_>) {
+    loop {
+        tokio::time::sleep(RENEWAL_LOOK).await;
+        if control.is_certificate_ending(certificate) {
+            return;
+        }
+    }
 }
 
 /// The location this gateway serves, as soon as there is one. None when told to stop first.
@@ -132,22 +158,29 @@ fn own_url(listen: SocketAddr) -> String {
     format!("https://{}", SocketAddr::new(ip, listen.port()))
 }
 
-/// Whether what an earlier run left fits this control service: another store has another CA.
-fn is_enrolled(
+/// Whether what an earlier run left fits this control service: another store has another CA, and a
+/// store that was set up anew or restored knows another certificate or none.
+async fn is_enrolled(
     control: &Control,
     state_dir: &Path,
     gateway: &str,
     location: &str,
     url: &str,
-) -> bool {
+) -> Result<bool> {
     let Ok(enrolment) = Enrolment::load(state_dir) else {
-        return false;
+        return Ok(false);
     };
     let ca = CertificateDer::from_pem_slice(enrolment.ca.as_bytes());
     let ours = ca.is_ok_and(|ca| Fingerprint::of(&ca).to_string() == control.ca_fingerprint());
-    ours && enrolment.gateway == gateway
-        && enrolment.location == location
-        && enrolment.control == url
+    let certificate = CertificateDer::from_pem_slice(enrolment.certificate.as_bytes());
+    let (true, Ok(certificate)) = (ours && enrolment.control == url, certificate) else {
+        return Ok(false);
+    };
+    if enrolment.gateway != gateway || enrolment.location != location {
+        return Ok(false);
+    }
+    let enrolled = control.is_gateway_enrolled(gateway, location, &certificate);
+    Ok(enrolled.await?)
 }
 
 async fn enrol(

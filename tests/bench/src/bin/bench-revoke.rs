@@ -123,7 +123,7 @@ async fn start(
         state_dir: state.join("control"),
         admin_socket: socket.clone(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7443)),
-        names: Vec::new(),
+        ..ControlConfig::default()
     })
     .await?;
     let listener = control.bind_gateways().await?;

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use e2e_tests::flows::{self, ECHO_PORT, Echo, Pinger, Probe, Transfer};
 use e2e_tests::{Gate, Options, Peer, SERVER_V4, SERVER_V6, User, eventually, for_a_while};
 
-/// Between two datagrams of a probe.
-const INTERVAL: Duration = Duration::from_millis(10);
+/// Between two datagrams of a probe. An emulated processor encrypts slowly: more would measure that.
+const INTERVAL: Duration = Duration::from_millis(25);
 /// Silence of this length means that a flow is cut.
 const SILENCE: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ fn before_login(gate: &Gate, peer: &Peer) -> Result<()> {
     measured(format!(
         "{SERVER_V4} and {SERVER_V6}: no ping, no connection"
     ));
-    ensure!(gate.wait_for_drop_counters()?, "the drops were not counted");
+    gate.wait_for_drop("locked")?;
     measured(format!(
         "dropped and counted, by reason: {}",
         reasons(gate)?
@@ -130,7 +130,7 @@ fn traffic(gate: &Gate, peer: &Peer, other: &Peer) -> Result<()> {
         let transfer = Transfer::start(&peer.namespace, (to, ECHO_PORT).into())?;
         let probe = Probe::start(&peer.namespace, (to, ECHO_PORT).into(), INTERVAL)?;
         eventually("a TCP transfer moves", SOON, || {
-            Ok(transfer.received() > 50_000 && probe.answered() > 50)
+            Ok(transfer.received() > 20_000 && probe.answered() > 50)
         })?;
         let report = probe.finish()?;
         ensure!(
@@ -266,20 +266,10 @@ fn deadline(gate: &mut Gate, peer: &Peer) -> Result<()> {
 
 /// The gateway's drop counters in one line.
 fn reasons(gate: &Gate) -> Result<String> {
-    let gateways = gate.ask(&["gateway", "list"])?;
-    let counted = gateways["gateways"][0]["reasons"]
-        .as_array()
-        .context("no counters")?;
-    let words: Vec<String> = counted
+    let words: Vec<String> = gate
+        .drops()?
         .iter()
-        .map(|reason| {
-            format!(
-                "{} {} ×{}",
-                reason["direction"].as_str().unwrap_or("?"),
-                reason["reason"].as_str().unwrap_or("?"),
-                reason["packets"]
-            )
-        })
+        .map(|(direction, reason, packets)| format!("{reason} ({direction}) ×{packets}"))
         .collect();
     Ok(words.join(", "))
 }

@@ -12,6 +12,9 @@ use anyhow::{Context as _, Result};
 use super::TICK;
 use crate::namespace::Namespace;
 
+/// Between two writes: enough to keep moving, and little enough for an emulated processor to encrypt.
+const PACE: Duration = Duration::from_millis(20);
+
 /// Writes to an echo server and reads back, until dropped.
 #[derive(Debug)]
 pub struct Transfer {
@@ -65,7 +68,7 @@ impl Drop for Transfer {
 fn send(mut stream: TcpStream, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         match stream.write(&[0x5a; 1024]) {
-            Ok(_) => thread::sleep(Duration::from_millis(5)),
+            Ok(_) => thread::sleep(PACE),
             Err(error) if super::is_timeout(&error) => {}
             Err(_) => return,
         }

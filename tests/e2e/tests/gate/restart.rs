@@ -71,9 +71,12 @@ fn inv1_killing_and_restarting_agent_and_control_loses_no_packet_and_resets_no_h
                     report.lost()
                 );
             }
+            // WireGuard itself renews a session that is in use after this long, and not before.
+            const REKEY_AFTER_TIME: u64 = 120;
+            let latest = gate.latest_handshake(&peer.public_key)?;
             ensure!(
-                gate.latest_handshake(&peer.public_key)? == handshake,
-                "no WireGuard session was reset"
+                latest == handshake || latest >= handshake + REKEY_AFTER_TIME,
+                "a WireGuard session was reset: handshakes at {handshake} and {latest}"
             );
             Ok(())
         },

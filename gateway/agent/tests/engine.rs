@@ -1,0 +1,201 @@
+//! The engine on this machine's kernel maps: what is acknowledged has been read back, and nothing
+//! that fails keeps a revocation waiting.
+
+mod support;
+
+use std::sync::Arc;
+
+use gateway_common::abi::{Settings, names};
+use portcullis_agent::datapath::{self, Datapath};
+use portcullis_agent::engine::{Engine, EngineError};
+use portcullis_proto::v1;
+use support::kernel::Sandbox;
+use support::wireguard::Memory;
+use support::{delta, digest, peer, session, snapshot};
+
+struct Scene {
+    config: datapath::Config,
+    wireguard: Memory,
+    engine: Engine,
+    _sandbox: Sandbox,
+}
+
+impl Scene {
+    /// Two peers with sessions, at revision 10.
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let config = datapath::Config {
+            interface: sandbox.interface.clone(),
+            pin_root: sandbox.pin_root(),
+            max_peers: 64,
+            max_flows: 64,
+        };
+        let wireguard = Memory::default();
+        let datapath = Datapath::open(&config).expect("opened");
+        let mut engine = Engine::new(datapath, Arc::new(wireguard.clone()));
+        let peers = both();
+        let outcome = engine
+            .snapshot(snapshot(10, peers.clone()))
+            .expect("applied");
+        assert_eq!(outcome.applied.digest, digest(&peers));
+        Self {
+            config,
+            wireguard,
+            engine,
+            _sandbox: sandbox,
+        }
+    }
+
+    /// Whether the peer holds a session, read past the engine.
+    fn is_live(&self, key: u8) -> bool {
+        let datapath = Datapath::open(&self.config).expect("adopted");
+        let view = datapath.read_peer(&[key; 32]).expect("read");
+        view.is_some_and(|view| view.session.is_some())
+    }
+}
+
+fn both() -> Vec<v1::Peer> {
+    vec![
+        peer(2, Some(session(1, 3600))),
+        peer(3, Some(session(2, 3600))),
+    ]
+}
+
+#[test]
+fn inv4_an_acknowledgement_comes_from_the_kernel_also_where_nothing_had_to_be_done() {
+    let mut scene = Scene::new();
+    let mut behind = Datapath::open(&scene.config).expect("adopted");
+    behind.set_session(&[2; 32], None).expect("locked");
+    // The same again: from memory there would be nothing to do.
+    let outcome = scene
+        .engine
+        .delta(delta(10, vec![peer(2, Some(session(1, 3600)))], &[]));
+    assert_eq!(outcome.expect("applied").applied.digest, digest(&both()));
+    assert!(scene.is_live(2));
+}
+
+#[test]
+fn inv4_after_a_failed_read_back_everything_is_read_before_it_is_acknowledged() {
+    let mut scene = Scene::new();
+    scene.wireguard.fail_reads(true);
+    let added = vec![peer(4, None)];
+    let failed = scene.engine.delta(delta(10, added.clone(), &[]));
+    assert!(
+        matches!(failed, Err(EngineError::WireGuard(_))),
+        "{failed:?}"
+    );
+    let failed = scene.engine.delta(delta(11, added, &[]));
+    assert!(
+        matches!(failed, Err(EngineError::WireGuard(_))),
+        "{failed:?}"
+    );
+    scene.wireguard.fail_reads(false);
+    let outcome = scene
+        .engine
+        .delta(delta(12, Vec::new(), &[]))
+        .expect("applied");
+    let mut peers = both();
+    peers.push(peer(4, None));
+    assert_eq!(outcome.applied.digest, digest(&peers));
+}
+
+#[test]
+fn inv4_a_revocation_needs_neither_wireguard_nor_services() {
+    let mut scene = Scene::new();
+    scene.wireguard.fail_reads(true);
+    let revoked = vec![peer(2, None), peer(3, Some(session(2, 3600)))];
+    let failed = scene.engine.snapshot(snapshot(11, revoked));
+    assert!(
+        failed.is_err(),
+        "what was not read back is not acknowledged"
+    );
+    assert!(!scene.is_live(2) && scene.is_live(3));
+
+    let mut scene = Scene::new();
+    let too_many = (1..=2000).map(|port| v1::OpenService {
+        address: "10.77.0.1".into(),
+        protocol: 17,
+        port,
+    });
+    let location = v1::LocationConfig {
+        open_services: too_many.collect(),
+        ..support::location()
+    };
+    let crowded = v1::Delta {
+        location: Some(location),
+        ..delta(10, vec![peer(2, None)], &[3])
+    };
+    let failed = scene.engine.delta(crowded);
+    assert!(
+        matches!(failed, Err(EngineError::Datapath(_))),
+        "{failed:?}"
+    );
+    assert!(!scene.is_live(2) && !scene.is_live(3));
+    let still = scene.engine.delta(delta(11, vec![peer(2, None)], &[]));
+    assert!(
+        still.is_err(),
+        "the services are still not as they should be"
+    );
+}
+
+#[test]
+fn inv4_an_unusable_location_keeps_no_revocation_waiting() {
+    let mut scene = Scene::new();
+    let location = v1::LocationConfig {
+        mtu: 576,
+        ..support::location()
+    };
+    let revoked = v1::Snapshot {
+        location: Some(location),
+        ..snapshot(11, vec![peer(2, None), peer(3, None)])
+    };
+    let outcome = scene.engine.snapshot(revoked).expect("applied");
+    assert_eq!(
+        outcome.applied.digest,
+        digest(&[peer(2, None), peer(3, None)])
+    );
+    assert!(!outcome.location_changed, "it stays as it was");
+    assert!(!scene.is_live(2) && !scene.is_live(3));
+}
+
+#[test]
+fn inv2_a_message_counts_from_when_it_came() {
+    let mut scene = Scene::new();
+    let received = datapath::now() - 30_000_000_000;
+    let waited = delta(10, vec![peer(2, Some(session(9, 60)))], &[]);
+    scene
+        .engine
+        .delta_received(waited, received)
+        .expect("applied");
+    let datapath = Datapath::open(&scene.config).expect("adopted");
+    let view = datapath.read_peer(&[2; 32]).expect("read").expect("there");
+    let deadline = view.session.expect("live").deadline;
+    assert_eq!(deadline, received + 60_000_000_000);
+}
+
+#[test]
+fn inv1_a_start_has_flows_decided_again_in_case_a_service_was_just_taken_away() {
+    let scene = Scene::new();
+    let pin = Datapath::pin_directory(&scene.config)
+        .expect("told")
+        .join(names::SETTINGS);
+    let epoch = || {
+        let map = aya::maps::MapData::from_pin(&pin).expect("pinned");
+        let map = aya::maps::Array::<_, Settings>::try_from(aya::maps::Map::Array(map));
+        map.expect("an array").get(&0, 0).expect("read").epoch
+    };
+    let before = epoch();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_ne!(epoch(), before);
+    // A failure after a deletion tells flows too.
+    let before = epoch();
+    let crowd: Vec<_> = (1..=2000)
+        .map(|port| datapath::Service {
+            addr: "10.77.0.9".parse().expect("address"),
+            protocol: 17,
+            port,
+        })
+        .collect();
+    datapath.set_services(&crowd).expect_err("no room");
+    assert_ne!(epoch(), before);
+}
