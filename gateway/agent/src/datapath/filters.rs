@@ -185,3 +185,64 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
         bytes = bytes.get(length.next_multiple_of(4)..)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    struct Tun(String);
+
+    impl Tun {
+        fn new(name: &str) -> Self {
+            let tun = Self(name.to_owned());
+            tun.run("ip", &["tuntap", "add", name, "mode", "tun"]);
+            tun
+        }
+
+        fn run(&self, program: &str, arguments: &[&str]) {
+            let status = Command::new(program).args(arguments).status();
+            assert!(
+                status.expect("installed").success(),
+                "{program} {arguments:?} on {} failed: this test needs root",
+                self.0
+            );
+        }
+
+        fn index(&self) -> u32 {
+            super::super::sys::interface_index(&self.0).expect("there")
+        }
+    }
+
+    impl Drop for Tun {
+        fn drop(&mut self) {
+            let _ = Command::new("ip").args(["link", "del", &self.0]).status();
+        }
+    }
+
+    #[test]
+    fn inv1_a_plain_ingress_qdisc_is_told_from_clsact() {
+        let tun = Tun::new("pcfilters0");
+        assert_eq!(ingress_qdisc(tun.index()).expect("asked"), None);
+        tun.run("tc", &["qdisc", "add", "dev", &tun.0, "ingress"]);
+        let kind = ingress_qdisc(tun.index()).expect("asked");
+        assert_eq!(kind.as_deref(), Some("ingress"));
+        tun.run("tc", &["qdisc", "del", "dev", &tun.0, "ingress"]);
+        tun.run("tc", &["qdisc", "add", "dev", &tun.0, "clsact"]);
+        let kind = ingress_qdisc(tun.index()).expect("asked");
+        assert_eq!(kind.as_deref(), Some("clsact"));
+        let none = programs(tun.index(), TcAttachType::Ingress).expect("asked");
+        assert!(none.is_empty(), "{none:?}");
+    }
+
+    #[test]
+    fn inv1_a_filter_that_is_no_program_is_not_overlooked() {
+        let tun = Tun::new("pcfilters1");
+        tun.run("tc", &["qdisc", "add", "dev", &tun.0, "clsact"]);
+        let filter = "filter add dev pcfilters1 ingress prio 1 protocol all u32 match u32 0 0";
+        tun.run("tc", &filter.split(' ').collect::<Vec<_>>());
+        let programs = programs(tun.index(), TcAttachType::Ingress).expect("asked");
+        assert_eq!(programs.first(), Some(&0), "{programs:?}");
+    }
+}

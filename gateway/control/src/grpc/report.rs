@@ -70,6 +70,15 @@ async fn record(
     Ok(())
 }
 
+/// What is to be written of one peer.
+struct Change {
+    seen: Seen,
+    /// From what the store holds.
+    differs: bool,
+    /// Of its live session, where that is news.
+    active_ms: Option<i64>,
+}
+
 /// Writes down what has changed of these peers. What has not is found out without the writers' lock.
 async fn record_peers(
     core: &Core,
@@ -77,7 +86,7 @@ async fn record_peers(
     peers: &[v1::PeerReport],
 ) -> Result<(), OperationError> {
     let now_ms = core.now_ms();
-    let mut changed: Vec<(Option<Seen>, Option<(DeviceKey, i64)>)> = Vec::new();
+    let mut changed = Vec::new();
     let mut read = core.store.read().await?;
     for peer in peers {
         let Some(public_key) = DeviceKey::for_lookup(&peer.public_key) else {
@@ -96,11 +105,16 @@ async fn record_peers(
             tx_bytes: peer.tx_bytes,
         };
         let active_ms = now_ms.saturating_sub(to_i64(peer.idle_ms));
-        let active = before.last_activity_ms.is_some_and(|last| last < active_ms);
-        let seen = (seen != before.seen).then_some(seen);
-        let active = active.then_some((public_key, active_ms));
-        if seen.is_some() || active.is_some() {
-            changed.push((seen, active));
+        let change = Change {
+            differs: seen != before.seen,
+            active_ms: before
+                .last_activity_ms
+                .filter(|last_ms| *last_ms < active_ms)
+                .map(|_| active_ms),
+            seen,
+        };
+        if change.differs || change.active_ms.is_some() {
+            changed.push(change);
         }
     }
     read.end().await?;
@@ -111,12 +125,13 @@ async fn record_peers(
     if !may_report(&mut write, gateway).await? {
         return Ok(());
     }
-    for (seen, active) in changed {
-        if let Some(seen) = seen {
-            devices::saw(write.sql(), &gateway.location_id, &seen).await?;
+    for change in changed {
+        let (location, key) = (&gateway.location_id, change.seen.public_key);
+        if change.differs {
+            devices::saw(write.sql(), location, &change.seen).await?;
         }
-        if let Some((key, at_ms)) = active {
-            sessions::saw_activity(write.sql(), &gateway.location_id, key, at_ms).await?;
+        if let Some(at_ms) = change.active_ms {
+            sessions::saw_activity(write.sql(), location, key, at_ms).await?;
         }
     }
     write.commit().await?;
