@@ -73,16 +73,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build::bpf()?;
     setup::for_tests()?;
     let mut figures = Vec::new();
+    // In one go: cargo would compile the dependencies again for another selection of packages.
+    let mut build = cargo();
+    build.args(["build", "--release"]);
+    for program in args.suite.programs() {
+        build.args(["--package", program.package, "--bin", program.binary]);
+    }
+    must(&mut build)?;
     for program in args.suite.programs() {
         say(format!("{} of {}", program.binary, program.package));
-        must(cargo().args([
-            "build",
-            "--release",
-            "--package",
-            program.package,
-            "--bin",
-            program.binary,
-        ]))?;
         measure(program, &mut figures)?;
     }
     if figures.is_empty() {
