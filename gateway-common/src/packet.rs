@@ -64,7 +64,7 @@ pub enum Fragment {
 /// A well-formed packet.
 ///
 /// An ICMP error stands for a reply to the packet it quotes: source, destination, ports, protocol
-/// and kind are those of such a reply, and `error_from` is who sent it.
+/// and kind are those of such a reply, and `error_from` is who sent the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<A> {
     /// Source address.
@@ -86,7 +86,12 @@ pub struct Packet<A> {
     /// The datagram's identification, where it is fragmented.
     pub fragment_id: u32,
     /// Sender of the ICMP error that this packet stands for.
-    pub error_from: Option<A>,
+    ///
+    /// Of the packet itself where it is none ([`Packet::is_error`]): to the kernel's verifier, the void
+    /// in an `Option` is memory that was never written.
+    pub error_from: A,
+    /// Whether it stands for an ICMP error.
+    pub is_error: bool,
 }
 
 impl<A: Copy> Packet<A> {

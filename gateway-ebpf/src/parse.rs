@@ -31,6 +31,11 @@ impl<'a> SkBuff<'a> {
         }
         Self { ctx, data: ctx.data(), end: ctx.data_end(), len }
     }
+
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &'a TcContext {
+        self.ctx
+    }
 }
 
 impl Bytes for SkBuff<'_> {

@@ -1,20 +1,32 @@
 //! The maps as the decision's tables.
 
+use core::mem;
+
 use gateway_common::{
     abi::{
-        AddressV4, AddressV6, Direction, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerState,
+        AddressV4, AddressV6, Direction, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerState, RuleOutcome,
         ServiceKey, Settings,
     },
-    decide::{Requirement, Tables, gate},
+    decide::{Decision, Query, Tables},
+    packet::Packet,
+    verdict::Reason,
 };
 
-use crate::maps;
+use crate::{emit, maps, policy};
+
+#[inline(always)]
+fn opaque(value: u8) -> u8 {
+    value ^ maps::zero() as u8
+}
 
 /// All maps.
-pub(crate) struct Maps;
+pub(crate) struct Maps {
+    /// Length of the packet, for events.
+    pub(crate) length: u32,
+}
 
 macro_rules! tables {
-    ($address:ty, $key:ty, $peer_of:ident, $flow:ident, $store_flow:ident) => {
+    ($address:ty, $key:ty, $peer_of:ident, $flow:ident, $store_flow:ident, $rule:ident) => {
         impl Tables<$address> for Maps {
             #[inline(always)]
             fn settings(&self) -> Option<Settings> {
@@ -47,15 +59,19 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn requirement(
-                &self,
-                _policy: u32,
-                direction: Direction,
-                _remote: $address,
-                _protocol: u8,
-                _port: u16,
-            ) -> Option<Requirement> {
-                gate(direction)
+            fn rule(&self, query: &Query<$address>) -> RuleOutcome {
+                policy::$rule(query)
+            }
+
+            #[inline(always)]
+            fn opaque(&self, value: u8) -> u8 {
+                self::opaque(value)
+            }
+
+            #[inline(always)]
+            fn opaque_reason(&self, reason: Reason) -> Reason {
+                // SAFETY: it is what it was: zero is 0.
+                unsafe { mem::transmute::<u8, Reason>(self::opaque(reason as u8)) }
             }
 
             #[inline(always)]
@@ -69,6 +85,18 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn opened(
+                &mut self,
+                flags: u32,
+                direction: Direction,
+                packet: &Packet<$address>,
+                decision: Decision,
+                now: u64,
+            ) {
+                emit::opened(flags, self.length, direction, packet, decision, now);
+            }
+
+            #[inline(always)]
             fn touch(&mut self, index: u32, now: u64) {
                 maps::touch(index, now);
             }
@@ -76,5 +104,5 @@ macro_rules! tables {
     };
 }
 
-tables!(AddressV4, FlowKeyV4, peer_v4, flow_v4, store_flow_v4);
-tables!(AddressV6, FlowKeyV6, peer_v6, flow_v6, store_flow_v6);
+tables!(AddressV4, FlowKeyV4, peer_v4, flow_v4, store_flow_v4, rule_v4);
+tables!(AddressV6, FlowKeyV6, peer_v6, flow_v6, store_flow_v6, rule_v6);

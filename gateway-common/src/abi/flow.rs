@@ -104,7 +104,9 @@ pub struct FlowState {
     /// Least level the session must have.
     pub level: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// The rule that permits it, or [`super::NO_RULE`].
+    pub rule: u32,
 }
 
 impl FlowState {

@@ -78,7 +78,8 @@ fn finish<B: Bytes>(
         kind: transport.kind,
         fragment,
         fragment_id: u32::from(half(id, 0)),
-        error_from: None,
+        error_from: AddressV4(source),
+        is_error: false,
     })
 }
 
@@ -177,6 +178,7 @@ fn quoting<B: Bytes>(
         kind: transport.kind,
         fragment: Fragment::Whole,
         fragment_id: 0,
-        error_from: Some(error_from),
+        error_from,
+        is_error: true,
     })
 }

@@ -146,7 +146,8 @@ fn finish<B: Bytes>(
         kind: transport.kind,
         fragment: chain.fragment,
         fragment_id: chain.id,
-        error_from: None,
+        error_from: source,
+        is_error: false,
     })
 }
 
@@ -202,6 +203,7 @@ fn quoting<B: Bytes>(
         kind: transport.kind,
         fragment: Fragment::Whole,
         fragment_id: 0,
-        error_from: Some(error_from),
+        error_from,
+        is_error: true,
     })
 }

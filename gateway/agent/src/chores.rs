@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::drops::Drops;
+use crate::figures::Asker;
 use crate::link::LinkError;
 use crate::watch::LinkWatch;
 use crate::wireguard::{Device, WireGuard, WireGuardError};
@@ -27,6 +27,8 @@ pub(crate) enum Chore {
     Reconcile,
     /// Time for a report: read the device first.
     Report,
+    /// Somebody wants figures.
+    Scrape(Asker),
     /// The device has been read.
     DeviceRead(Result<Device, WireGuardError>),
 }
@@ -38,7 +40,7 @@ pub(crate) struct Chores {
     watch: Option<LinkWatch>,
     wireguard: Arc<dyn WireGuard>,
     reading: Option<JoinHandle<Result<Device, WireGuardError>>>,
-    drops: Drops,
+    scrapes: mpsc::Receiver<Asker>,
 }
 
 impl Chores {
@@ -46,7 +48,7 @@ impl Chores {
         reconcile_period: Duration,
         watched: Option<&str>,
         wireguard: Arc<dyn WireGuard>,
-        events: Option<RingBuf<MapData>>,
+        scrapes: mpsc::Receiver<Asker>,
     ) -> Result<Self, LinkError> {
         let mut reconcile = every(reconcile_period);
         reconcile.reset();
@@ -57,20 +59,18 @@ impl Chores {
             watch: watched.map(LinkWatch::new).transpose()?,
             wireguard,
             reading: None,
-            drops: Drops::new(events),
+            scrapes,
         })
     }
 
     /// Waits until there is something to do. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Chore {
         tokio::select! {
-            _ = self.inspect.tick() => {
-                self.drops.log();
-                Chore::Inspect
-            }
+            _ = self.inspect.tick() => Chore::Inspect,
             () = hint(&mut self.watch) => Chore::Inspect,
             _ = self.reconcile.tick() => Chore::Reconcile,
             _ = self.report.tick() => Chore::Report,
+            Some(asker) = self.scrapes.recv() => Chore::Scrape(asker),
             device = finished(&mut self.reading) => {
                 self.reading = None;
                 Chore::DeviceRead(device)

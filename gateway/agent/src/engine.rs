@@ -3,7 +3,8 @@
 //! It is synchronous and knows neither control nor links: whoever drives it, agent or benchmark,
 //! hands it messages and takes acknowledgements.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -55,6 +56,8 @@ pub struct Engine {
     /// Tags of sessions whose end has been reported.
     pub(crate) ended: HashSet<u64>,
     events: Vec<String>,
+    /// Outer addresses of peers that were removed; `None` while nobody asks for them.
+    removed_endpoints: Option<HashSet<SocketAddr>>,
 }
 
 impl Engine {
@@ -67,6 +70,7 @@ impl Engine {
             kernel: KernelView::default(),
             ended: HashSet::new(),
             events: Vec::new(),
+            removed_endpoints: None,
         }
     }
 
@@ -131,6 +135,7 @@ impl Engine {
             keys.sort_unstable();
             keys.dedup();
             self.set_services()?;
+            self.switch_policy(&keys)?;
             peers_changed = self.converge(&keys)?;
         }
         Ok(Outcome {
@@ -158,6 +163,18 @@ impl Engine {
 
     pub(crate) fn desired(&self) -> Option<&Desired> {
         self.desired.as_ref()
+    }
+
+    /// Id and rules of the policy that control has sent; 0 and none for none.
+    pub(crate) fn policy(&self) -> (u64, Option<&gateway_common::policy::Tables>) {
+        let policy = self.desired.as_ref().and_then(|desired| desired.policy.as_deref());
+        policy.map_or((0, None), |policy| (policy.id, Some(&policy.tables)))
+    }
+
+    /// Name of the rule of this number; empty where there is none.
+    pub(crate) fn rule_name(&self, rule: u32) -> &str {
+        let policy = self.desired.as_ref().and_then(|desired| desired.policy.as_deref());
+        policy.and_then(|policy| policy.rule_name(rule)).unwrap_or_default()
     }
 
     pub(crate) fn kernel(&self) -> &KernelView {
@@ -208,6 +225,19 @@ impl Engine {
         }
     }
 
+    /// From now on, remembers where removed peers were.
+    pub(crate) fn watch_removed(&mut self) {
+        self.removed_endpoints.get_or_insert_default();
+    }
+
+    /// Outer addresses of the peers that were removed since, and of nobody else.
+    pub(crate) fn take_removed_endpoints(&mut self) -> HashSet<SocketAddr> {
+        self.removed_endpoints
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     pub(crate) fn take_events(&mut self) -> Vec<String> {
         std::mem::take(&mut self.events)
     }
@@ -223,8 +253,43 @@ impl Engine {
     fn set_services(&mut self) -> Result<(), EngineError> {
         if let Some(desired) = &self.desired {
             self.datapath.set_services(&desired.location.services)?;
+            self.datapath.set_answers(desired.location.answer_drops)?;
         }
         Ok(())
+    }
+
+    /// Makes the desired policy hold. Sessions are brought down to what both the old and the new state
+    /// permit before, so that none is used under a policy that it was not meant for.
+    fn switch_policy(&mut self, keys: &[PublicKey]) -> Result<(), EngineError> {
+        let Some(desired) = &self.desired else {
+            return Ok(());
+        };
+        let policy = desired.policy.clone();
+        if self.kernel.policy() == policy.as_ref().map_or(0, |policy| policy.id) {
+            return Ok(());
+        }
+        let classes: HashMap<datapath::PublicKey, u32> = desired
+            .peers()
+            .map(|(key, peer)| (*key.as_bytes(), peer.policy))
+            .collect();
+        for action in self.plan(keys) {
+            let narrowed = match &action {
+                Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
+                Action::Grant(key, grant) => match self.datapath.narrow_session(key.as_bytes(), grant) {
+                    // It comes later.
+                    Err(DatapathError::UnknownPeer) => Ok(()),
+                    result => result,
+                },
+                _ => Ok(()),
+            };
+            if let Err(error) = narrowed {
+                self.note(format!("peer {}: {error}", action.key()));
+            }
+        }
+        let class = |key: &datapath::PublicKey| classes.get(key).copied().unwrap_or(0);
+        let tables = policy.as_ref().map(|policy| (policy.id, &policy.tables));
+        self.datapath.switch_policy(tables, class)?;
+        self.read_all()
     }
 
     /// Brings the kernel to what is desired of `keys`, and reads those back. Says whether
@@ -241,7 +306,7 @@ impl Engine {
             .any(|action| matches!(action, Action::WireGuard(_)));
         let peers = actions
             .iter()
-            .any(|action| !matches!(action, Action::Lock(_) | Action::Grant(..)));
+            .any(|action| !matches!(action, Action::Lock(_) | Action::Grant(..) | Action::Classify(..)));
         self.execute(actions);
         self.read_back(&touched, wireguard)?;
         let missed = touched_count(&self.plan(&touched));
@@ -291,6 +356,7 @@ impl Engine {
         match action {
             Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
             Action::Grant(key, grant) => self.datapath.set_session(key.as_bytes(), Some(grant)),
+            Action::Classify(key, class) => self.datapath.set_class(key.as_bytes(), *class),
             Action::Forget(key) => self.datapath.remove_peer(key.as_bytes()),
             Action::Admit(key, addresses) => self.datapath.upsert_peer(key.as_bytes(), addresses),
             // Collected by the caller, which sends many at once.
@@ -302,11 +368,33 @@ impl Engine {
         if batch.is_empty() {
             return true;
         }
+        self.remember_removed(batch);
         let result = self.wireguard.apply(&std::mem::take(batch));
         if let Err(error) = &result {
             self.note(error.to_string());
         }
         result.is_ok()
+    }
+
+    /// WireGuard forgets where a peer was together with the peer.
+    fn remember_removed(&mut self, batch: &[PeerChange]) {
+        let Some(endpoints) = &mut self.removed_endpoints else {
+            return;
+        };
+        let removed: HashSet<_> = batch
+            .iter()
+            .filter_map(|change| match change {
+                PeerChange::Remove(key) => Some(*key),
+                PeerChange::Update(_) => None,
+            })
+            .collect();
+        if removed.is_empty() {
+            return;
+        }
+        match self.wireguard.read() {
+            Ok(device) => endpoints.extend(left_endpoints(&device, &removed)),
+            Err(error) => tracing::debug!("where removed peers were is not known: {error}"),
+        }
     }
 
     /// The kernel writes the time of a peer's last packet by itself; a grant must not undo that.
@@ -323,6 +411,7 @@ impl Engine {
         let device = self.wireguard.read()?;
         let peers = self.datapath.peers()?;
         self.kernel.clear();
+        self.kernel.set_policy(self.datapath.policy_id()?);
         for peer in device.peers {
             self.kernel.set_wireguard(peer.key, Some(peer.config));
         }
@@ -361,6 +450,22 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Where the removed peers are, but not where somebody else is as well.
+fn left_endpoints(device: &Device, removed: &HashSet<PublicKey>) -> HashSet<SocketAddr> {
+    let of = |gone: bool| {
+        device
+            .peers
+            .iter()
+            .filter(move |peer| removed.contains(&peer.key) == gone)
+            .filter_map(|peer| peer.status.endpoint)
+    };
+    let mut endpoints: HashSet<_> = of(true).collect();
+    of(false).for_each(|endpoint| {
+        endpoints.remove(&endpoint);
+    });
+    endpoints
 }
 
 /// Whose state the actions change, none twice.

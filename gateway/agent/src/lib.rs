@@ -17,21 +17,25 @@ pub mod keys;
 pub mod link;
 pub mod pin;
 pub mod reconcile;
+pub mod shield;
 pub mod sysctl;
 pub mod wireguard;
 
 mod agent;
 mod backoff;
 mod chores;
-mod drops;
+mod explain;
+mod figures;
 mod pem;
 mod report;
 mod stream;
 mod teardown;
+mod trace;
 mod transport;
 mod watch;
 
 pub use agent::{Agent, AgentError};
 pub use config::AgentConfig;
+pub use figures::Figures;
 pub use link::LinkMode;
 pub use teardown::teardown;

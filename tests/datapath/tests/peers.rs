@@ -165,7 +165,7 @@ fn inv5_many_at_once_are_as_one_by_one() {
             key[..4].copy_from_slice(&i.to_be_bytes());
             let v4 = IpNet::from(std::net::IpAddr::from((0x0a50_0000 + i).to_be_bytes()));
             let session = session.filter(|_| i % 3 != 0);
-            PeerView { key, addresses: vec![v4], session }
+            PeerView { key, addresses: vec![v4], session, policy: 0 }
         })
         .collect();
     gate.datapath.load_sessions(&wanted).unwrap();

@@ -16,7 +16,7 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use gateway_common::abi::names;
+use gateway_common::{abi::names, shield};
 
 use super::{
     error::DatapathError,
@@ -29,6 +29,8 @@ use super::{
 /// First of all classic filters, so that none before it lets a packet past the gate.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// On the network card there may be others' filters: a handle that they hardly use.
+const LEARN_HANDLE: TcHandle = TcHandle::new(0, 0x706f);
 
 /// One hook and its program.
 #[derive(Clone, Copy)]
@@ -37,6 +39,7 @@ pub(super) struct Hook {
     link: &'static str,
     program_pin: &'static str,
     at: TcAttachType,
+    handle: TcHandle,
 }
 
 /// Both hooks.
@@ -46,11 +49,32 @@ pub(super) const HOOKS: [Hook; 2] = [
         link: "link_from_peer",
         program_pin: "program_from_peer",
         at: TcAttachType::Ingress,
+        handle: HANDLE,
     },
-    Hook { program: names::TO_PEER, link: "link_to_peer", program_pin: "program_to_peer", at: TcAttachType::Egress },
+    Hook {
+        program: names::TO_PEER,
+        link: "link_to_peer",
+        program_pin: "program_to_peer",
+        at: TcAttachType::Egress,
+        handle: HANDLE,
+    },
 ];
 
+/// The shield's learner, on the network card.
+pub(super) const LEARN: Hook = Hook {
+    program: shield::names::LEARN,
+    link: "link_learn",
+    program_pin: "program_learn",
+    at: TcAttachType::Egress,
+    handle: LEARN_HANDLE,
+};
+
 impl Hook {
+    /// Name of the program.
+    pub(super) const fn name(self) -> &'static str {
+        self.program
+    }
+
     /// Loads the program into the kernel and returns its id.
     pub(super) fn load(self, object: &mut Ebpf) -> Result<u32, DatapathError> {
         let program = self.program(object)?;
@@ -94,7 +118,7 @@ impl Hook {
 
     /// Takes the classic filter off; tcx links go with their pins.
     pub(super) fn detach_clsact(self, interface: &str) -> Result<(), DatapathError> {
-        let result = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+        let result = SchedClassifierLink::attached(interface, self.at, PRIORITY, self.handle, None)
             .map_err(TcError::IoError)
             .map_err(ProgramError::TcError)
             .and_then(detach);
@@ -148,7 +172,7 @@ impl Hook {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(system(error)),
         };
-        if sys::tcx_ifindex(fd.as_fd()).map_err(system)? != ifindex {
+        if sys::link_info(fd.as_fd()).map_err(system)?.ifindex != ifindex {
             self.unpin(pins)?;
             return Ok(None);
         }
@@ -164,12 +188,12 @@ impl Hook {
             result => result.map_err(|source| self.error("add the clsact qdisc for", source.into()))?,
         }
         let program = self.program(object)?;
-        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+        let options = NlOptions { priority: PRIORITY, handle: self.handle, classid: None };
         let created = program.attach_with_options(interface, self.at, TcAttachOptions::Netlink(options));
         let (id, attached) = match created {
             Ok(id) => (id, Attached::Afresh),
             Err(error) if errno(&error) == Some(libc::EEXIST) => {
-                let link = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+                let link = SchedClassifierLink::attached(interface, self.at, PRIORITY, self.handle, None)
                     .map_err(|error| self.error("replace", TcError::IoError(error).into()))?;
                 let id = program.attach_to_link(link).map_err(|source| self.error("replace", source))?;
                 (id, Attached::Replaced)
@@ -216,7 +240,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
+pub(super) fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(DatapathError::PinDirectory { path: path.to_owned(), source: error })
@@ -226,7 +250,7 @@ fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
 }
 
 /// The kernel's answer in an error of aya's.
-fn errno(error: &ProgramError) -> Option<i32> {
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {

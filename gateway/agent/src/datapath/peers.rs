@@ -5,7 +5,7 @@ use std::{
     sync::atomic::Ordering::Release,
 };
 
-use gateway_common::abi::{Ended, Level, PeerKey, PeerState, Settings};
+use gateway_common::abi::{Ended, Level, PeerDrops, PeerKey, PeerState, Settings};
 use ipnet::IpNet;
 
 use super::{
@@ -27,6 +27,7 @@ impl Datapath {
             addresses.entry(index).or_default().push(address);
         }
         let keys = self.key_table.dump()?;
+        let parity = self.settings()?.parity() as usize;
         let states: HashMap<u32, PeerState> = self.state_table.dump()?.into_iter().collect();
         let mut peers = Vec::new();
         for (index, PeerKey(key)) in keys {
@@ -35,8 +36,9 @@ impl Datapath {
             }
             let mut addresses = addresses.remove(&index).unwrap_or_default();
             addresses.sort_unstable();
-            let session = states.get(&index).and_then(session);
-            peers.push(PeerView { key, addresses, session });
+            let state = states.get(&index);
+            let policy = state.map_or(0, |state| state.policy[parity]);
+            peers.push(PeerView { key, addresses, session: state.and_then(session), policy });
         }
         Ok(peers)
     }
@@ -53,14 +55,16 @@ impl Datapath {
         if self.key_table.get(&slot.index)?.is_none_or(|held| held.0 != *key) {
             return Ok(None);
         }
+        let parity = self.settings()?.parity() as usize;
         let mut addresses = Vec::with_capacity(slot.addresses.len());
         for address in &slot.addresses {
             if self.addresses.owner(address)? == Some(slot.index) {
                 addresses.push(*address);
             }
         }
-        let session = self.state_table.get(&slot.index)?.as_ref().and_then(session);
-        Ok(Some(PeerView { key: *key, addresses, session }))
+        let state = self.state_table.get(&slot.index)?;
+        let policy = state.map_or(0, |state| state.policy[parity]);
+        Ok(Some(PeerView { key: *key, addresses, session: state.as_ref().and_then(session), policy }))
     }
 
     /// Adds the peer, locked, or makes these its addresses; its session stays. An address that is
@@ -141,6 +145,7 @@ impl Datapath {
         self.states.void_flows(slot.index);
         self.write_key(slot.index, &FREE);
         self.slots.release(key);
+        self.drops.insert(&slot.index, &PeerDrops::default())?;
         self.note_wide()
     }
 
@@ -151,11 +156,25 @@ impl Datapath {
     /// When there is no such peer, or the session is none.
     pub fn set_session(&mut self, key: &PublicKey, session: Option<&SessionGrant>) -> Result<(), DatapathError> {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
+        self.locked_lately = true;
         match session {
             None => self.states.lock(slot.index, Ended::Revoked),
             Some(session) if session.tag == 0 || session.deadline == 0 => return Err(DatapathError::InvalidSession),
             Some(session) => self.states.grant(slot.index, session),
         }
+        Ok(())
+    }
+
+    /// Brings the peer's session down to the lesser of what it is and what it will be, as a change of
+    /// the policy wants it before. [`Self::set_session`] has to follow.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such peer.
+    pub fn narrow_session(&mut self, key: &PublicKey, session: &SessionGrant) -> Result<(), DatapathError> {
+        let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
+        self.locked_lately = true;
+        self.states.narrow(slot.index, session);
         Ok(())
     }
 
@@ -168,6 +187,7 @@ impl Datapath {
     pub fn load_sessions(&mut self, peers: &[PeerView]) -> Result<(), DatapathError> {
         let mut fresh = Vec::with_capacity(peers.len());
         let empty = self.slots.iter().next().is_none();
+        let parity = self.settings()?.parity();
         self.slots.reserve(peers.len());
         for peer in peers {
             // With peers in the kernel an address may have to be taken from one of them.
@@ -180,6 +200,13 @@ impl Datapath {
                 }
             } else {
                 self.upsert_peer(&peer.key, &peer.addresses)?;
+            }
+            if let Some(slot) = self.slots.get(&peer.key)
+                && peer.policy != self.states.class(slot.index, parity)
+            {
+                // Its session, if it has one, is written next.
+                self.states.set_class(slot.index, parity, peer.policy);
+                self.states.renew(slot.index);
             }
             if peer.session.is_some() {
                 self.set_session(&peer.key, peer.session.as_ref())?;
@@ -263,7 +290,8 @@ impl Datapath {
         if self.addresses.wide_v6.any()? {
             flags |= Settings::WIDE_V6;
         }
-        self.change_settings(|settings| settings.flags = flags)
+        const WIDE: u32 = Settings::WIDE_V4 | Settings::WIDE_V6;
+        self.change_settings(|settings| settings.flags = settings.flags & !WIDE | flags)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use gateway_common::abi::{ServiceKey, Settings};
+use gateway_common::abi::ServiceKey;
 
 use super::{Datapath, DatapathError, Service};
 
@@ -28,18 +28,11 @@ impl Datapath {
         self.change_settings(|settings| {
             // A filter that differs tells of an earlier run that died before it came to the epoch.
             if lost || settings.service_filter != service_filter {
-                settings.epoch = settings.epoch.wrapping_add(1);
+                // The parity is the policy's.
+                settings.epoch = settings.epoch.wrapping_add(2);
             }
             settings.service_filter = service_filter;
         })
-    }
-
-    /// Changes the settings, and writes them only where they differ.
-    pub(super) fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), DatapathError> {
-        let held = self.settings.get(&0)?.unwrap_or_default();
-        let mut settings = held;
-        change(&mut settings);
-        if settings == held { Ok(()) } else { self.settings.insert(&0, &settings) }
     }
 }
 

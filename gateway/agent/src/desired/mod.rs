@@ -3,9 +3,11 @@
 mod location;
 mod moment;
 mod peer;
+mod policy;
 mod session;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use portcullis_proto::v1;
@@ -13,6 +15,7 @@ use portcullis_proto::v1;
 pub use location::Location;
 pub use moment::Moment;
 pub use peer::Peer;
+pub use policy::{Policy, PolicyError};
 pub use session::{Session, SessionId};
 
 use crate::keys::{KeyError, PublicKey};
@@ -24,6 +27,8 @@ pub struct Desired {
     /// Of the store that the revision belongs to.
     pub store_id: String,
     pub location: Location,
+    /// The rules; `None` for none.
+    pub policy: Option<Arc<Policy>>,
     peers: HashMap<PublicKey, Peer>,
     /// Which peer an allowed IP belongs to: never two.
     owners: HashMap<IpNet, PublicKey>,
@@ -36,6 +41,8 @@ pub enum DesiredError {
     Location(#[from] location::LocationError),
     #[error("the snapshot names no location")]
     NoLocation,
+    #[error("the policy cannot be loaded: {0}")]
+    Policy(#[from] PolicyError),
     #[error("a delta on top of revision {from} came while {have} is what was applied")]
     Gap { have: u64, from: u64 },
 }
@@ -79,6 +86,11 @@ impl Desired {
             revision: snapshot.revision,
             store_id: snapshot.store_id,
             location: Location::try_from(location)?,
+            policy: snapshot
+                .policy
+                .map(Policy::try_from)
+                .transpose()?
+                .map(Arc::new),
             peers: HashMap::with_capacity(snapshot.peers.len()),
             owners: HashMap::with_capacity(snapshot.peers.len()),
         };
@@ -147,7 +159,7 @@ impl Desired {
             };
             self.release(&key);
             change.touched.push(key);
-            match Peer::parse(wire, moment) {
+            match Peer::parse(wire, moment).and_then(|peer| self.classified(peer)) {
                 Ok(peer) => parsed.push((key, peer)),
                 Err(reason) => change.rejected.push(Rejection::Peer { key, reason }),
             }
@@ -170,6 +182,16 @@ impl Desired {
             self.owners
                 .extend(peer.allowed_ips.iter().map(|network| (*network, key)));
             self.peers.insert(key, peer);
+        }
+    }
+
+    /// The peer, whose effective policy must be one of the policy's.
+    fn classified(&self, peer: Peer) -> Result<Peer, peer::PeerError> {
+        match &self.policy {
+            Some(policy) if peer.policy as usize >= policy.tables.policies.len() => {
+                Err(peer::PeerError::Policy(peer.policy))
+            }
+            _ => Ok(peer),
         }
     }
 
@@ -196,6 +218,7 @@ mod tests {
             listen_port: 51820,
             mtu: 1420,
             open_services: Vec::new(),
+            answer_drops: false,
         }
     }
 

@@ -6,6 +6,9 @@ mod identity;
 mod report;
 mod stream;
 mod sync;
+mod trace;
+
+pub(crate) use desired::open_services;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -58,6 +58,8 @@ async fn record(
             rx_bytes: peer.rx_bytes,
             tx_bytes: peer.tx_bytes,
         };
+        core.traffic
+            .saw(&gateway.name, public_key, peer, std::time::Instant::now());
         devices::saw(write.sql(), &gateway.location_id, &seen).await?;
         let active_ms = now_ms.saturating_sub(to_i64(peer.idle_ms));
         sessions::saw_activity(write.sql(), &gateway.location_id, public_key, active_ms).await?;

@@ -31,7 +31,7 @@ async fn a_database_of_a_newer_version_is_refused(engine: Engine) {
         .unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         SELECT 9999, 'from the future', success, checksum, 0 FROM _sqlx_migrations",
+         SELECT 9999, 'from the future', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
     )
     .execute(&mut connection)
     .await

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use portcullis_agent::AgentConfig;
+use portcullis_agent::{AgentConfig, Figures};
 use portcullis_agent::enroll;
 use portcullis_agent::identity::Enrolment;
 use portcullis_client::Fingerprint;
 use portcullis_control::{Control, ControlConfig};
 use portcullis_proto::v1::Location;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::shutdown::Shutdown;
@@ -29,6 +30,7 @@ pub(super) async fn run_agent(
     control_config: ControlConfig,
     agent_config: AgentConfig,
     up: UpConfig,
+    figures: watch::Sender<Option<Figures>>,
     shutdown: Shutdown,
 ) -> Result<()> {
     if choose(control.locations().await?, up.location.as_deref())?.is_none() {
@@ -50,7 +52,9 @@ pub(super) async fn run_agent(
         );
         enrol(&control, &url, &up.gateway, &location.name, &state_dir).await?;
     }
-    agent_config.build()?.run(shutdown.requested()).await?;
+    let agent = agent_config.build()?;
+    figures.send_replace(Some(agent.figures()));
+    agent.run(shutdown.requested()).await?;
     Ok(())
 }
 

@@ -86,6 +86,7 @@ fn snapshot() -> v1::Snapshot {
                 idle_timeout_ms: 0,
                 last_activity_ms: now,
             }),
+            policy: 0,
         }
     });
     v1::Snapshot {
@@ -98,7 +99,9 @@ fn snapshot() -> v1::Snapshot {
             listen_port: 51820,
             mtu: 1420,
             open_services: Vec::new(),
+            answer_drops: false,
         }),
         peers: peers.collect(),
+        policy: None,
     }
 }
