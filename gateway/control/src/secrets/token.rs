@@ -7,6 +7,10 @@ use zeroize::Zeroizing;
 
 use super::{RandomError, random};
 
+/// What every token begins with: no token looks like an option of a command line, and scanners
+/// for leaked secrets can recognise one.
+const PREFIX: &str = "portcullis_";
+
 /// A token in the clear, as it is shown once.
 #[derive(Clone)]
 pub(crate) struct Token(Zeroizing<String>);
@@ -17,9 +21,9 @@ pub(crate) struct TokenHash(String);
 
 impl Token {
     pub(crate) fn generate() -> Result<Self, RandomError> {
-        Ok(Self(Zeroizing::new(
-            URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()),
-        )))
+        let mut token = Zeroizing::new(PREFIX.to_owned());
+        URL_SAFE_NO_PAD.encode_string(random::<32>()?.as_slice(), &mut token);
+        Ok(Self(token))
     }
 
     pub(crate) fn expose(&self) -> &str {
@@ -45,5 +49,19 @@ impl TokenHash {
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_taken_for_an_option() {
+        for _ in 0..200 {
+            let token = Token::generate().unwrap();
+            assert!(token.expose().starts_with(PREFIX));
+            assert_eq!(token.expose().len(), PREFIX.len() + 43);
+        }
     }
 }

@@ -81,7 +81,12 @@ struct Enroll {
     #[arg(long, value_name = "URL")]
     control: String,
     /// The one-time token of `portcullis gateway add` or `portcullis gateway token`
-    #[arg(long, env = "PORTCULLIS_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PORTCULLIS_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     token: String,
     /// The CA's fingerprint, from `portcullis gateway add` or `portcullis status`
     #[arg(long, value_name = "sha256:HEX")]

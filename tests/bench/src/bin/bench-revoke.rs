@@ -23,6 +23,9 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 /// The flood runs this long before each revocation, and goes on as long after it.
 const FLOOD: Duration = Duration::from_millis(20);
 
+/// As the units in deploy/ run the services.
+const SERVICE_NICE: i32 = -10;
+
 fn main() -> Result<()> {
     if !in_own_namespace()? {
         return Ok(());
@@ -31,6 +34,7 @@ fn main() -> Result<()> {
         .install_default()
         .ok()
         .context("a TLS provider is set already")?;
+    set_nice(SERVICE_NICE)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -287,6 +291,7 @@ impl Flood {
         let sender = std::thread::spawn({
             let (source, stopping) = (Arc::clone(&source), Arc::clone(&stopping));
             move || {
+                set_nice(0)?;
                 while !stopping.load(Ordering::Relaxed) {
                     match source.load(Ordering::Relaxed) {
                         0 => std::thread::sleep(Duration::from_millis(1)),
@@ -304,6 +309,7 @@ impl Flood {
         std::thread::spawn({
             let (source, last) = (Arc::clone(&source), Arc::clone(&last));
             move || {
+                set_nice(0).expect("lowering a priority is permitted");
                 let mut packet = [0; 2048];
                 while let Ok(length) = server.device.recv(&mut packet) {
                     let aimed = source.load(Ordering::Relaxed).to_be_bytes();
@@ -341,6 +347,12 @@ impl Flood {
             Err(_) => bail!("the flood panicked"),
         }
     }
+}
+
+/// For this thread and those that it starts.
+fn set_nice(nice: i32) -> std::io::Result<()> {
+    rustix::process::setpriority_process(None, nice)?;
+    Ok(())
 }
 
 /// A UDP datagram of 1200 bytes of payload, its checksum left out (RFC 768).
