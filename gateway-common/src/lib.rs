@@ -6,8 +6,12 @@
 #![no_std]
 
 pub mod abi;
+pub mod answer;
 pub mod clock;
 pub mod decide;
+pub mod explain;
 pub mod packet;
 pub mod parse;
+pub mod policy;
+pub mod shield;
 pub mod verdict;

@@ -62,6 +62,8 @@ macro_rules! reasons {
 reasons! {
     0 Pass Session "session" "The peer's live session permits the packet, or the flow it belongs to.";
     1 Pass OpenService "open_service" "The packet goes to or comes from an address that is reachable before login.";
+    2 Pass OpenRule "open_rule" "A rule permits the packet without a session.";
+    3 Pass Answer "answer" "The gate's own answer to a packet that it dropped.";
     8 Drop NotIp "not_ip" "The packet is neither IPv4 nor IPv6.";
     9 Drop Truncated "truncated" "A header ends after the packet does.";
     10 Drop BadHeader "bad_header" "A header contradicts itself or the packet's length.";
@@ -84,6 +86,7 @@ reasons! {
     27 Drop NoRule "no_rule" "No rule lets the peer reach the destination.";
     28 Drop Unsolicited "unsolicited" "The packet answers no flow that the peer opened, and no rule lets the sender reach the peer.";
     29 Drop MissingState "missing_state" "A map entry that must exist does not.";
+    30 Drop Denied "denied" "A rule forbids it.";
 }
 
 impl core::fmt::Display for Reason {

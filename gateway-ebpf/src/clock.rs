@@ -36,3 +36,10 @@ pub(crate) fn now() -> u64 {
         now
     }
 }
+
+/// 0, in a way that neither compiler nor verifier knows: the clock's sign bit, everywhere, which stays
+/// clear for the next 292 years.
+#[inline(always)]
+pub(crate) fn nothing(now: u64) -> u32 {
+    (now.cast_signed() >> 63).cast_unsigned() as u32
+}

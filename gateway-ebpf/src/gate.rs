@@ -1,18 +1,20 @@
 //! What both programs do: parse, decide, count, tell.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use gateway_common::{
-    abi::{Address, Direction, NO_PEER, counter_index},
-    decide::{Decision, decide},
+    abi::{AddressV4, AddressV6, Direction, counter_index},
+    decide::{Decision, established, judge},
     packet::Packet,
-    parse::{self, Bytes as _},
+    parse,
     verdict::{Reason, Verdict},
 };
 
-use crate::{clock, emit, log, maps, parse::SkBuff, tables::Maps};
+use crate::{answer, clock, emit, log, maps, parse::SkBuff, tables::Maps};
 
 /// Handles one packet and returns the TC action.
 ///
@@ -22,52 +24,149 @@ use crate::{clock, emit, log, maps, parse::SkBuff, tables::Maps};
 #[inline(always)]
 pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
     let now = clock::now();
+    if let Some(action) = answer::pass(ctx, direction) {
+        return action;
+    }
     let bytes = SkBuff::new(ctx);
+    let skb = ctx.skb.skb;
+    let mut packet = MaybeUninit::<Packet<AddressV6>>::uninit();
     // The interface has no link-layer header, and under program test-run `skb->protocol` means
     // nothing: the version nibble tells.
-    match parse::version(&bytes) {
-        Ok(4) => verdict(&bytes, direction, parse::ipv4(&bytes), now),
-        Ok(6) => verdict(&bytes, direction, parse::ipv6(&bytes), now),
-        Ok(_) => unparsable(&bytes, direction, Reason::NotIp, now),
-        Err(reason) => unparsable(&bytes, direction, reason, now),
+    match (parse::version(&bytes), direction) {
+        (Ok(4), Direction::FromPeer) => known_v4::<true>(skb, &mut packet, now),
+        (Ok(4), Direction::ToPeer) => known_v4::<false>(skb, &mut packet, now),
+        (Ok(6), Direction::FromPeer) => known_v6::<true>(skb, &mut packet, now),
+        (Ok(6), Direction::ToPeer) => known_v6::<false>(skb, &mut packet, now),
+        (Ok(_), _) => unparsable(skb, direction as u32, Reason::NotIp as u32, now),
+        (Err(reason), _) => unparsable(skb, direction as u32, reason as u32, now),
     }
 }
 
-#[inline(always)]
-fn verdict<A>(
-    bytes: &SkBuff<'_>,
-    direction: Direction,
-    packet: Result<Packet<A>, Reason>,
-    now: u64,
-) -> i32
-where
-    A: Address,
-    Maps: gateway_common::decide::Tables<A>,
-    gateway_common::abi::FlowKey<A>: gateway_common::abi::Check,
-{
-    let packet = match packet {
-        Ok(packet) => unfold(packet, now),
-        Err(reason) => return unparsable(bytes, direction, reason, now),
-    };
-    let decision = decide(&mut Maps { now }, direction, &packet, now);
-    maps::count(counter_index(direction, decision.reason));
-    log::decided(bytes.context(), direction, decision);
-    match decision.reason.verdict() {
-        Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => {
-            emit::dropped(bytes.len(), direction, Some(&packet), decision, now);
-            TC_ACT_SHOT
+/// Instead of a reason, below which it lies: there is a packet, and no verdict yet.
+const UNDECIDED: u32 = 0x100;
+/// Added to a reason: there is no packet.
+const UNPARSABLE: u32 = 0x200;
+
+// Functions of their own, one after the other, for the sake of their stack: 512 bytes is all that a
+// chain of calls has.
+
+macro_rules! family {
+    ($address:ty, $parse:path, $known:ident, $established:ident, $judge:ident, $tell:ident) => {
+        #[inline(always)]
+        fn $known<const FROM_PEER: bool>(
+            skb: *mut __sk_buff,
+            packet: &mut MaybeUninit<Packet<AddressV6>>,
+            now: u64,
+        ) -> i32 {
+            let direction = direction::<FROM_PEER>();
+            // The room is for the larger family.
+            let packet: *mut Packet<$address> = packet.as_mut_ptr().cast();
+            let known = $established::<FROM_PEER>(skb, packet, now);
+            if known & UNPARSABLE != 0 {
+                return unparsable(skb, direction as u32, known & 0xff, now);
+            }
+            if known & UNDECIDED == 0 {
+                return TC_ACT_UNSPEC;
+            }
+            let mut decision = MaybeUninit::<Decision>::uninit();
+            if $judge::<FROM_PEER>(skb, packet, now, decision.as_mut_ptr()) != 0 {
+                return TC_ACT_UNSPEC;
+            }
+            $tell::<FROM_PEER>(skb, packet, now, decision.as_ptr())
         }
-    }
+
+        /// Parses the packet, and decides about those of established flows.
+        #[inline(never)]
+        extern "C" fn $established<const FROM_PEER: bool>(
+            skb: *mut __sk_buff,
+            room: *mut Packet<$address>,
+            now: u64,
+        ) -> u32 {
+            let direction = direction::<FROM_PEER>();
+            let ctx = TcContext::new(skb);
+            let bytes = SkBuff::new(&ctx);
+            let packet = match $parse(&bytes) {
+                Ok(packet) => unfold(packet, now),
+                Err(reason) => return UNPARSABLE | reason as u32,
+            };
+            match established(&mut Maps { now, length: 0 }, direction, &packet, now) {
+                Some(decision) => {
+                    maps::count(counter_index(direction, decision.reason));
+                    log::decided(&ctx, direction, decision);
+                    decision.reason as u32
+                }
+                None => {
+                    // SAFETY: the caller's, for a packet of this type.
+                    unsafe { room.write(packet) };
+                    UNDECIDED
+                }
+            }
+        }
+
+        /// Decides about the others; returns 1 for a pass.
+        #[inline(never)]
+        extern "C" fn $judge<const FROM_PEER: bool>(
+            skb: *mut __sk_buff,
+            packet: *const Packet<$address>,
+            now: u64,
+            room: *mut Decision,
+        ) -> u32 {
+            let direction = direction::<FROM_PEER>();
+            let length = TcContext::new(skb).len();
+            // SAFETY: written by the function above.
+            let packet = unsafe { &*packet };
+            let decision = judge(&mut Maps { now, length }, direction, packet, now);
+            maps::count(counter_index(direction, decision.reason));
+            log::decided(&TcContext::new(skb), direction, decision);
+            // SAFETY: the caller's, for a decision.
+            unsafe { room.write(decision) };
+            match decision.reason.verdict() {
+                Verdict::Pass => 1,
+                Verdict::Drop => 0,
+            }
+        }
+
+        /// Tells of a dropped packet: userspace, and the sender where that is wanted.
+        #[inline(never)]
+        extern "C" fn $tell<const FROM_PEER: bool>(
+            skb: *mut __sk_buff,
+            packet: *const Packet<$address>,
+            now: u64,
+            decision: *const Decision,
+        ) -> i32 {
+            let direction = direction::<FROM_PEER>();
+            let ctx = TcContext::new(skb);
+            // SAFETY: written by the functions above.
+            let (packet, decision) = unsafe { (&*packet, *decision) };
+            emit::dropped(ctx.len(), direction, Some(packet), decision, now);
+            maps::count_drop(decision.peer, decision.reason);
+            answer::send(&ctx, direction, packet, decision.reason, now)
+        }
+    };
 }
+
+family!(
+    AddressV4,
+    parse::ipv4,
+    known_v4,
+    established_v4,
+    judge_v4,
+    tell_v4
+);
+family!(
+    AddressV6,
+    parse::ipv6,
+    known_v6,
+    established_v6,
+    judge_v6,
+    tell_v6
+);
 
 /// Hides from the verifier what each way through the parser knows about the packet. Otherwise it
 /// walks through the decision once for every kind of packet, which on some kernels is too much.
 #[inline(always)]
 fn unfold<A>(mut packet: Packet<A>, now: u64) -> Packet<A> {
-    // The clock's sign bit, everywhere: 0 for the next 292 years, but neither compiler nor verifier
-    // knows.
-    let nothing = (now.cast_signed() >> 63).cast_unsigned() as u32;
+    let nothing = clock::nothing(now);
     packet.traits.0 ^= nothing;
     packet.fragment_id ^= nothing;
     packet.source_port ^= nothing as u16;
@@ -75,14 +174,26 @@ fn unfold<A>(mut packet: Packet<A>, now: u64) -> Packet<A> {
     packet
 }
 
-#[inline(always)]
-fn unparsable(bytes: &SkBuff<'_>, direction: Direction, reason: Reason, now: u64) -> i32 {
-    maps::count(counter_index(direction, reason));
-    let decision = Decision {
-        reason,
-        peer: NO_PEER,
+const fn direction<const FROM_PEER: bool>() -> Direction {
+    if FROM_PEER {
+        Direction::FromPeer
+    } else {
+        Direction::ToPeer
+    }
+}
+
+#[inline(never)]
+extern "C" fn unparsable(skb: *mut __sk_buff, direction: u32, reason: u32, now: u64) -> i32 {
+    let direction = if direction == 0 {
+        Direction::FromPeer
+    } else {
+        Direction::ToPeer
     };
-    log::decided(bytes.context(), direction, decision);
-    emit::dropped::<gateway_common::abi::AddressV6>(bytes.len(), direction, None, decision, now);
+    // What is not the number of a reason cannot be here.
+    let reason = Reason::from_number(reason as u8).unwrap_or(Reason::MissingState);
+    maps::count(counter_index(direction, reason));
+    let decision = Decision::without_peer(reason);
+    log::decided(&TcContext::new(skb), direction, decision);
+    emit::dropped::<AddressV6>(TcContext::new(skb).len(), direction, None, decision, now);
     TC_ACT_SHOT
 }

@@ -2,6 +2,7 @@
 //!
 //! On the host this is an empty program, so that the workspace builds as one.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -10,6 +11,8 @@
     )
 )]
 
+#[cfg(target_arch = "bpf")]
+mod answer;
 #[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
@@ -28,6 +31,8 @@ mod log;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod parse;
+#[cfg(target_arch = "bpf")]
+mod policy;
 #[cfg(target_arch = "bpf")]
 mod tables;
 #[cfg(target_arch = "bpf")]

@@ -1,7 +1,7 @@
 //! Every map, private behind functions that name what they do. Sizes of the large ones are set by
 //! the agent when it loads the object.
 
-use core::ptr;
+use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -10,9 +10,13 @@ use aya_ebpf::{
         Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie, ring_buf::RingBufEntry,
     },
 };
-use gateway_common::abi::{
-    self, AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState,
-    PeerKey, PeerState, ServiceKey, Settings,
+use gateway_common::{
+    abi::{
+        self, AddressV4, AddressV6, Event, EventBudget, FlowKeyV4, FlowKeyV6, FlowState,
+        FragmentKey, FragmentState, Outcome, PeerDrops, PeerKey, PeerState, PolicyPrefix,
+        ServiceKey, Settings,
+    },
+    verdict::Reason,
 };
 
 use crate::{
@@ -27,7 +31,7 @@ const SERVICES_MOST: u32 = 1024;
 const EVENT_BYTES: u32 = 256 * 1024;
 
 #[map]
-static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static PEERS: Array<PeerState> = Array::with_max_entries(PEERS_DEFAULT, BPF_F_MMAPABLE);
 // Userspace alone reads it: the programs only keep it in the object.
@@ -56,7 +60,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::COUNTERS,
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 #[map]
-static EVENT_WINDOW: PerCpuArray<EventWindow> = PerCpuArray::with_max_entries(1, 0);
+static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static PEER_DROPS: Array<PeerDrops> = Array::with_max_entries(PEERS_DEFAULT, 0);
 
 #[map]
 static COPIES_V4: PerCpuArray<Copied<AddressV4>> = PerCpuArray::with_max_entries(COPIES, 0);
@@ -64,12 +70,29 @@ static COPIES_V4: PerCpuArray<Copied<AddressV4>> = PerCpuArray::with_max_entries
 static COPIES_V6: PerCpuArray<Copied<AddressV6>> = PerCpuArray::with_max_entries(COPIES, 0);
 #[map]
 static TICK: PerCpuArray<Tick> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// How many events this CPU has sent in the present window.
+/// Arguments of helpers, each used between one look-up of this and the next: the stack, 512 bytes for
+/// a program and all that it calls, has no room for them.
 #[repr(C)]
-pub(crate) struct EventWindow {
-    pub(crate) window: u64,
-    pub(crate) sent: u64,
+pub(crate) struct Scratch {
+    flow: FlowState,
+    fragment: FragmentState,
+    pub(crate) outcome: Outcome,
+    fragment_key: FragmentKey,
+    service: ServiceKey,
+    wide_v4: lpm_trie::Key<AddressV4>,
+    wide_v6: lpm_trie::Key<AddressV6>,
+    pub(crate) prefix_v4: lpm_trie::Key<PolicyPrefix<AddressV4>>,
+    pub(crate) prefix_v6: lpm_trie::Key<PolicyPrefix<AddressV6>>,
+}
+
+/// This CPU's own; programs do not interrupt each other.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the look-up returned a valid value, which callers let go of before the next look-up.
+    SCRATCH.get_ptr_mut(0).map(|value| unsafe { &mut *value })
 }
 
 /// Reads one field of a map value that other CPUs may be writing.
@@ -83,11 +106,14 @@ macro_rules! read {
 #[inline(always)]
 pub(crate) fn settings() -> Option<Settings> {
     let value = SETTINGS.get_ptr(0)?;
+    // SAFETY: as for `read!`; epoch and flags are the first eight bytes, and aligned. One load, so that
+    // the parity is never that of another policy.
+    let word = unsafe { ptr::read_volatile(value.cast::<u64>()) };
     Some(Settings {
-        epoch: read!(value, epoch),
-        flags: read!(value, flags),
+        epoch: word as u32,
+        flags: (word >> 32) as u32,
         service_filter: read!(value, service_filter),
-        reserved: 0,
+        ..Settings::default()
     })
 }
 
@@ -102,7 +128,11 @@ pub(crate) fn peer(index: u32) -> Option<PeerState> {
         idle_timeout: read!(value, idle_timeout),
         last_activity: read!(value, last_activity),
         authenticated_at: read!(value, authenticated_at),
-        policy: read!(value, policy),
+        policy: {
+            // SAFETY: as for `read!`; both numbers are one aligned word.
+            let both = unsafe { ptr::read_volatile((&raw const (*value).policy).cast::<u64>()) };
+            [both as u32, (both >> 32) as u32]
+        },
         level: read!(value, level),
         ..PeerState::default()
     })
@@ -126,7 +156,9 @@ pub(crate) fn peer_v4(settings: &Settings, address: AddressV4) -> Option<u32> {
     if settings.flags & Settings::WIDE_V4 == 0 {
         return None;
     }
-    WIDE_V4.get(lpm_trie::Key::new(32, address)).copied()
+    let scratch = scratch()?;
+    scratch.wide_v4 = lpm_trie::Key::new(32, address);
+    WIDE_V4.get(&scratch.wide_v4).copied()
 }
 
 #[inline(always)]
@@ -138,12 +170,17 @@ pub(crate) fn peer_v6(settings: &Settings, address: AddressV6) -> Option<u32> {
     if settings.flags & Settings::WIDE_V6 == 0 {
         return None;
     }
-    WIDE_V6.get(lpm_trie::Key::new(128, address)).copied()
+    let scratch = scratch()?;
+    scratch.wide_v6 = lpm_trie::Key::new(128, address);
+    WIDE_V6.get(&scratch.wide_v6).copied()
 }
 
 #[inline(always)]
 pub(crate) fn is_service(key: &ServiceKey) -> bool {
-    SERVICES.get_ptr(key).is_some()
+    scratch().is_some_and(|scratch| {
+        scratch.service = *key;
+        SERVICES.get_ptr(&scratch.service).is_some()
+    })
 }
 
 /// All fields, the check last (see [`FlowState::check`]).
@@ -161,7 +198,7 @@ fn read_flow(value: *const FlowState) -> FlowState {
         flags: read!(value, flags),
         level: read!(value, level),
         pad: 0,
-        pad2: 0,
+        rule: read!(value, rule),
     };
     flow.check = read!(value, check);
     flow
@@ -179,12 +216,24 @@ pub(crate) fn shared_v6(key: &FlowKeyV6) -> Option<FlowState> {
 
 #[inline(always)]
 pub(crate) fn store_v4(key: &FlowKeyV4, state: &FlowState, flags: u32) -> bool {
-    FLOWS_V4.insert(key, state, u64::from(flags)).is_ok()
+    let Some(scratch) = scratch() else {
+        return false;
+    };
+    scratch.flow = *state;
+    FLOWS_V4
+        .insert(key, &scratch.flow, u64::from(flags))
+        .is_ok()
 }
 
 #[inline(always)]
 pub(crate) fn store_v6(key: &FlowKeyV6, state: &FlowState, flags: u32) -> bool {
-    FLOWS_V6.insert(key, state, u64::from(flags)).is_ok()
+    let Some(scratch) = scratch() else {
+        return false;
+    };
+    scratch.flow = *state;
+    FLOWS_V6
+        .insert(key, &scratch.flow, u64::from(flags))
+        .is_ok()
 }
 
 #[inline(always)]
@@ -204,16 +253,18 @@ pub(crate) fn tick() -> Option<*mut Tick> {
 
 #[inline(always)]
 pub(crate) fn fragment(key: &FragmentKey) -> Option<FragmentState> {
-    let value = FRAGMENTS.get_ptr(key)?;
+    let scratch = scratch()?;
+    scratch.fragment_key = *key;
+    let value = FRAGMENTS.get_ptr(&scratch.fragment_key)?;
     let mut state = FragmentState {
         check: 0,
         expires: read!(value, expires),
-        fresh_until: read!(value, fresh_until),
         peer: read!(value, peer),
         incarnation: read!(value, incarnation),
-        epoch: read!(value, epoch),
-        level: read!(value, level),
-        flags: read!(value, flags),
+        peer_port: read!(value, peer_port),
+        remote_port: read!(value, remote_port),
+        protocol: read!(value, protocol),
+        opener: read!(value, opener),
         pad: [0; 2],
     };
     state.check = read!(value, check);
@@ -223,7 +274,11 @@ pub(crate) fn fragment(key: &FragmentKey) -> Option<FragmentState> {
 #[inline(always)]
 pub(crate) fn store_fragment(key: &FragmentKey, state: &FragmentState) {
     // Without it the later fragments are dropped.
-    let _ = FRAGMENTS.insert(key, state, u64::from(BPF_ANY));
+    if let Some(scratch) = scratch() {
+        scratch.fragment_key = *key;
+        scratch.fragment = *state;
+        let _ = FRAGMENTS.insert(&scratch.fragment_key, &scratch.fragment, u64::from(BPF_ANY));
+    }
 }
 
 #[inline(always)]
@@ -235,11 +290,44 @@ pub(crate) fn count(index: u32) {
 }
 
 #[inline(always)]
-pub(crate) fn event_window() -> Option<*mut EventWindow> {
-    EVENT_WINDOW.get_ptr_mut(0)
+pub(crate) fn event_budget() -> Option<*mut EventBudget> {
+    EVENT_BUDGET.get_ptr_mut(0)
 }
 
-/// Room for one event, where the buffer has any; what is lost for want of it is counted all the same.
+/// Counts a dropped packet of a peer. One atomic addition, and only for drops.
+#[inline(always)]
+pub(crate) fn count_drop(peer: u32, reason: Reason) {
+    if let Some(slot) = PeerDrops::slot(reason)
+        && let Some(drops) = PEER_DROPS.get_ptr_mut(peer)
+    {
+        // SAFETY: as for `read!`; the slot is one of the value's. By hand, because Rust gives this
+        // target, which had no compare-and-swap once, no atomic addition either.
+        unsafe {
+            let counter = (&raw mut (*drops).packets).cast::<u64>().add(slot);
+            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
+        }
+    }
+}
+
+/// Marks our own answers; 0 while there is no mark.
+#[inline(always)]
+pub(crate) fn answer_mark() -> u32 {
+    match SETTINGS.get_ptr(0) {
+        Some(value) => read!(value, answer_mark),
+        None => 0,
+    }
+}
+
+/// Whether dropped packets are answered.
+#[inline(always)]
+pub(crate) fn answers() -> bool {
+    match SETTINGS.get_ptr(0) {
+        Some(value) => read!(value, flags) & Settings::ANSWER != 0,
+        None => false,
+    }
+}
+
+/// Room for one event; `None` when the buffer is full.
 #[inline(always)]
 pub(crate) fn event() -> Option<RingBufEntry<Event>> {
     EVENTS.reserve::<Event>(0)

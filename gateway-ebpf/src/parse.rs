@@ -38,14 +38,6 @@ impl<'a> SkBuff<'a> {
     }
 }
 
-impl SkBuff<'_> {
-    /// The context that the program was called with.
-    #[inline(always)]
-    pub(crate) fn context(&self) -> &TcContext {
-        self.ctx
-    }
-}
-
 impl Bytes for SkBuff<'_> {
     #[inline(always)]
     fn len(&self) -> u32 {

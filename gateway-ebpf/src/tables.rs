@@ -1,22 +1,28 @@
 //! The maps as the decision's tables.
 
+use core::mem;
+
 use gateway_common::{
     abi::{
         AddressV4, AddressV6, Direction, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey,
-        FragmentState, PeerState, ServiceKey, Settings,
+        FragmentState, PeerState, RuleOutcome, ServiceKey, Settings,
     },
-    decide::{Requirement, Tables, gate},
+    decide::{Decision, Query, Tables},
+    packet::Packet,
+    verdict::Reason,
 };
 
-use crate::{flows, maps};
+use crate::{clock, emit, flows, maps, policy};
 
 /// All maps, at one moment.
 pub(crate) struct Maps {
     pub(crate) now: u64,
+    /// Length of the packet, for events.
+    pub(crate) length: u32,
 }
 
 macro_rules! tables {
-    ($address:ty, $key:ty, $peer_of:ident, $flow:ident, $store_flow:ident) => {
+    ($address:ty, $key:ty, $peer_of:ident, $flow:ident, $store_flow:ident, $rule:ident) => {
         impl Tables<$address> for Maps {
             #[inline(always)]
             fn settings(&self) -> Option<Settings> {
@@ -49,15 +55,20 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn requirement(
-                &self,
-                _policy: u32,
-                direction: Direction,
-                _remote: $address,
-                _protocol: u8,
-                _port: u16,
-            ) -> Option<Requirement> {
-                gate(direction)
+            fn rule(&self, query: &Query<$address>) -> RuleOutcome {
+                policy::$rule(query)
+            }
+
+            #[inline(always)]
+            fn opaque(&self, value: u8) -> u8 {
+                value ^ clock::nothing(self.now) as u8
+            }
+
+            #[inline(always)]
+            fn opaque_reason(&self, reason: Reason) -> Reason {
+                let reason = reason as u8 ^ clock::nothing(self.now) as u8;
+                // SAFETY: it is what it was.
+                unsafe { mem::transmute::<u8, Reason>(reason) }
             }
 
             #[inline(always)]
@@ -71,6 +82,18 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn opened(
+                &mut self,
+                flags: u32,
+                direction: Direction,
+                packet: &Packet<$address>,
+                decision: Decision,
+                now: u64,
+            ) {
+                emit::opened(flags, self.length, direction, packet, decision, now);
+            }
+
+            #[inline(always)]
             fn touch(&mut self, index: u32, now: u64) {
                 maps::touch(index, now);
             }
@@ -78,5 +101,5 @@ macro_rules! tables {
     };
 }
 
-tables!(AddressV4, FlowKeyV4, peer_v4, get_v4, put_v4);
-tables!(AddressV6, FlowKeyV6, peer_v6, get_v6, put_v6);
+tables!(AddressV4, FlowKeyV4, peer_v4, get_v4, put_v4, rule_v4);
+tables!(AddressV6, FlowKeyV6, peer_v6, get_v6, put_v6, rule_v6);

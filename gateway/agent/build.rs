@@ -1,28 +1,35 @@
-//! Finds the compiled eBPF object that the agent carries inside itself.
+//! Finds the compiled eBPF objects that the agent carries inside itself.
 
 use std::{env, path::PathBuf, process::ExitCode};
 
+/// Environment variable, which may also name another object, and file under target/bpf.
+const OBJECTS: [(&str, &str); 2] = [
+    ("PORTCULLIS_BPF_OBJECT", "portcullis.o"),
+    ("PORTCULLIS_SHIELD_OBJECT", "portcullis-shield.o"),
+];
+
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-env-changed=PORTCULLIS_BPF_OBJECT");
-    let object = env::var_os("PORTCULLIS_BPF_OBJECT").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf/portcullis.o"),
-        PathBuf::from,
-    );
-    println!("cargo::rerun-if-changed={}", object.display());
-    match object.canonicalize() {
-        Ok(object) => {
-            println!(
-                "cargo::rustc-env=PORTCULLIS_BPF_OBJECT={}",
-                object.display()
-            );
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            println!(
-                "cargo::error=no eBPF object at {} ({error}): run `cargo xtask build` first",
-                object.display()
-            );
-            ExitCode::FAILURE
+    for (variable, file) in OBJECTS {
+        println!("cargo::rerun-if-env-changed={variable}");
+        let object = env::var_os(variable).map_or_else(
+            || {
+                PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                    .join("../../target/bpf")
+                    .join(file)
+            },
+            PathBuf::from,
+        );
+        println!("cargo::rerun-if-changed={}", object.display());
+        match object.canonicalize() {
+            Ok(object) => println!("cargo::rustc-env={variable}={}", object.display()),
+            Err(error) => {
+                println!(
+                    "cargo::error=no eBPF object at {} ({error}): run `cargo xtask build` first",
+                    object.display()
+                );
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }

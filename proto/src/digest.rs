@@ -21,6 +21,8 @@ pub struct PeerEntry<'a> {
     pub persistent_keepalive_s: u16,
     /// [`session_tag`] of the session, where the peer has one.
     pub session: Option<u64>,
+    /// Number of the peer's class in the policy; 0 where there is no policy.
+    pub policy: u32,
 }
 
 /// Names one grant: another session, level, login time, deadline or idle timeout has another tag.
@@ -53,6 +55,16 @@ impl StateDigest {
         self.combine(entry, u64::wrapping_sub);
     }
 
+    /// Takes the policy of this id in; 0, which stands for none, changes nothing.
+    pub fn add_policy(&mut self, id: u64) {
+        self.combine_hash(policy_hash(id), u64::wrapping_add);
+    }
+
+    /// Takes the policy of this id out again.
+    pub fn subtract_policy(&mut self, id: u64) {
+        self.combine_hash(policy_hash(id), u64::wrapping_sub);
+    }
+
     pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (chunk, word) in bytes.chunks_exact_mut(8).zip(self.0) {
@@ -62,7 +74,10 @@ impl StateDigest {
     }
 
     fn combine(&mut self, entry: &PeerEntry<'_>, with: fn(u64, u64) -> u64) {
-        let hash = hash(entry);
+        self.combine_hash(hash(entry), with);
+    }
+
+    fn combine_hash(&mut self, hash: [u8; 32], with: fn(u64, u64) -> u64) {
         for (word, chunk) in self.0.iter_mut().zip(hash.chunks_exact(8)) {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(chunk);
@@ -71,11 +86,22 @@ impl StateDigest {
     }
 }
 
+fn policy_hash(id: u64) -> [u8; 32] {
+    if id == 0 {
+        return [0; 32];
+    }
+    Sha256::new()
+        .chain_update(b"portcullis policy v1")
+        .chain_update(id.to_le_bytes())
+        .finalize()
+        .into()
+}
+
 fn hash(entry: &PeerEntry<'_>) -> [u8; 32] {
     let mut allowed_ips = entry.allowed_ips.to_vec();
     allowed_ips.sort_unstable();
     let mut hasher = Sha256::new();
-    hasher.update(b"portcullis peer v1");
+    hasher.update(b"portcullis peer v2");
     hasher.update(entry.public_key);
     // A peer without a key and one with the all-zero key are the same to the kernel.
     hasher.update(entry.preshared_key.unwrap_or(&[0; 32]));
@@ -89,6 +115,7 @@ fn hash(entry: &PeerEntry<'_>) -> [u8; 32] {
         hasher.update([u8::from(address.is_ipv6()), prefix]);
     }
     hasher.update(entry.session.unwrap_or(0).to_le_bytes());
+    hasher.update(entry.policy.to_le_bytes());
     hasher.finalize().into()
 }
 
@@ -103,6 +130,7 @@ mod tests {
             allowed_ips: &[],
             persistent_keepalive_s: 0,
             session,
+            policy: 0,
         }
     }
 
@@ -119,6 +147,22 @@ mod tests {
         backward.subtract(&entry(&a, None));
         backward.add(&entry(&a, Some(7)));
         assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn a_policy_and_a_class_change_the_digest() {
+        let mut digest = StateDigest::default();
+        digest.add_policy(0);
+        assert_eq!(digest, StateDigest::default());
+        digest.add_policy(7);
+        assert_ne!(digest, StateDigest::default());
+        digest.subtract_policy(7);
+        digest.add(&PeerEntry {
+            policy: 1,
+            ..entry(&[1; 32], None)
+        });
+        digest.subtract(&entry(&[1; 32], None));
+        assert_ne!(digest, StateDigest::default());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod explain;
 mod redacted;
 
 /// Version of the stream; a gateway of another version is refused.

@@ -33,7 +33,7 @@ redact!(AddUserRequest { name, groups } hides { password });
 redact!(AddUserResponse { user } hides { totp_uri, totp_secret });
 redact!(EnrollRequest { csr_der } hides { token });
 redact!(Peer {
-    public_key, allowed_ips, persistent_keepalive_s, session
+    public_key, allowed_ips, persistent_keepalive_s, session, policy
 } hides { preshared_key });
 redact!(ResetUserRequest { name, totp } hides { password });
 redact!(ResetUserResponse { revocation } hides { totp_uri, totp_secret });

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Compiles gateway-ebpf and puts the object where the agent's build script looks for it.
+/// Compiles gateway-ebpf and puts the objects where the agent's build script looks for them.
 pub(crate) fn bpf() -> Result<()> {
     let toolchain = setup::for_build()?;
     say(format!("eBPF object, with {toolchain}"));
@@ -50,12 +50,19 @@ pub(crate) fn bpf() -> Result<()> {
                 "bpfel-unknown-none",
             ])
             .args(["--package", "gateway-ebpf", "--target-dir"])
-            .arg(&target_dir),
+            .arg(&target_dir)
+            // The kernel takes a function for `bpf_loop` only from a program with BTF, which the
+            // linker makes from debug information.
+            .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf"),
     )?;
-    install_object(
-        &target_dir.join("bpfel-unknown-none/release/portcullis-ebpf"),
-        &paths::bpf_object(),
-    )
+    let built = target_dir.join("bpfel-unknown-none/release");
+    for (program, object) in [
+        ("portcullis-ebpf", "portcullis.o"),
+        ("portcullis-shield-ebpf", "portcullis-shield.o"),
+    ] {
+        install_object(&built.join(program), &paths::bpf_object(object))?;
+    }
+    Ok(())
 }
 
 /// The debug binaries of the workspace.
@@ -102,7 +109,11 @@ fn install_object(built: &Path, installed: &Path) -> Result<()> {
         .parent()
         .context("the object's place has no directory")?;
     fs::create_dir_all(dir)?;
-    let temporary = dir.join(format!(".portcullis.o.{}", std::process::id()));
+    let name = installed
+        .file_name()
+        .context("the object's place has no name")?
+        .to_string_lossy();
+    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
     fs::write(&temporary, new)?;
     fs::rename(&temporary, installed).context("cannot put the eBPF object in its place")?;
     Ok(())

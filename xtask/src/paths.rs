@@ -17,7 +17,7 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// The eBPF object that the agent embeds. Its place is fixed: the agent's build script looks there.
-pub(crate) fn bpf_object() -> PathBuf {
-    root().join("target/bpf/portcullis.o")
+/// An eBPF object that the agent embeds. Their place is fixed: the agent's build script looks there.
+pub(crate) fn bpf_object(name: &str) -> PathBuf {
+    root().join("target/bpf").join(name)
 }

@@ -120,8 +120,8 @@ pub struct FlowState {
     pub level: u8,
     /// Zero.
     pub pad: u8,
-    /// Zero.
-    pub pad2: u32,
+    /// The rule that permits it, or [`super::NO_RULE`].
+    pub rule: u32,
 }
 
 impl FlowState {

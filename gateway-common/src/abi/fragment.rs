@@ -28,18 +28,18 @@ pub struct FragmentState {
     pub check: u64,
     /// When the datagram is forgotten. Nanoseconds.
     pub expires: u64,
-    /// As [`super::FlowState::fresh_until`].
-    pub fresh_until: u64,
     /// Index of the peer.
     pub peer: u32,
     /// The peer's incarnation.
     pub incarnation: u32,
-    /// The settings' epoch.
-    pub epoch: u32,
-    /// Least level the session must have.
-    pub level: u8,
-    /// [`super::FlowState::NO_SESSION`] or nothing.
-    pub flags: u8,
+    /// As [`super::FlowKey::peer_port`].
+    pub peer_port: u16,
+    /// As [`super::FlowKey::remote_port`].
+    pub remote_port: u16,
+    /// IP protocol number of the flow.
+    pub protocol: u8,
+    /// As [`super::FlowState::opener`].
+    pub opener: u8,
     /// Zero.
     pub pad: [u8; 2],
 }

@@ -12,20 +12,26 @@ mod lpm;
 mod peer;
 #[cfg(feature = "user")]
 mod pod;
+mod policy;
 mod service;
 mod settings;
 
 pub use address::{Address, AddressV4, AddressV6};
-pub use event::Event;
+pub use event::{Event, EventBudget, PeerDrops};
 pub use flow::{Check, FlowKey, FlowKeyV4, FlowKeyV6, FlowState};
 pub use fragment::{FragmentKey, FragmentState};
 pub use lpm::LpmKey;
 pub use peer::{Ended, Level, NO_PEER, PeerKey, PeerState};
+pub use policy::{
+    DEEPEST, EffectivePolicy, GrantKey, IntervalList, NO_REGION, NO_RULE, Outcome, POLICY_SETS,
+    PRINCIPALS_PER_POLICY, PolicyPrefix, PortInterval, Region, RuleOutcome, SEARCH_STEPS, port_key,
+    principal_bit,
+};
 pub use service::ServiceKey;
 pub use settings::Settings;
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Which way a packet crosses the WireGuard interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +75,20 @@ pub mod names {
     pub const WIDE_V6: &str = "WIDE_V6";
     /// Set of [`super::ServiceKey`].
     pub const SERVICES: &str = "SERVICES";
+    /// By parity: region by IPv4 prefix.
+    pub const POLICY_V4: &str = "POLICY_V4";
+    /// By parity: region by IPv6 prefix.
+    pub const POLICY_V6: &str = "POLICY_V6";
+    /// By parity: [`super::Region`]s.
+    pub const POLICY_REGIONS: &str = "POLICY_REGIONS";
+    /// By parity: [`super::IntervalList`] by [`super::GrantKey`].
+    pub const POLICY_GRANTS: &str = "POLICY_GRANTS";
+    /// By parity: [`super::PortInterval`]s.
+    pub const POLICY_INTERVALS: &str = "POLICY_INTERVALS";
+    /// By parity: [`super::Outcome`]s.
+    pub const POLICY_OUTCOMES: &str = "POLICY_OUTCOMES";
+    /// By parity: [`super::EffectivePolicy`]s.
+    pub const POLICY_CLASSES: &str = "POLICY_CLASSES";
     /// [`super::FlowState`] by [`super::FlowKeyV4`].
     pub const FLOWS_V4: &str = "FLOWS_V4";
     /// [`super::FlowState`] by [`super::FlowKeyV6`].
@@ -77,6 +97,10 @@ pub mod names {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Packets by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// By peer index: [`super::PeerDrops`].
+    pub const PEER_DROPS: &str = "PEER_DROPS";
+    /// [`super::EventBudget`], one for each CPU.
+    pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
     /// Ring buffer of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// Program for [`super::Direction::FromPeer`].
@@ -98,19 +122,35 @@ const _: () = {
     assert!(offset_of!(PeerState, last_activity) == 24);
     assert!(offset_of!(PeerState, authenticated_at) == 32);
     assert!(offset_of!(PeerState, tag) == 40);
-    assert!(offset_of!(PeerState, policy) == 48);
+    assert!(offset_of!(PeerState, reserved) == 48);
     assert!(offset_of!(PeerState, level) == 52);
     assert!(offset_of!(PeerState, ended) == 53);
-    assert!(offset_of!(PeerState, reserved) == 56);
+    assert!(offset_of!(PeerState, policy) == 56);
     assert!(size_of::<PeerKey>() == 32);
     assert!(size_of::<FlowKeyV4>() == 16 && align_of::<FlowKeyV4>() == 4);
     assert!(size_of::<FlowKeyV6>() == 40 && align_of::<FlowKeyV6>() == 4);
     assert!(size_of::<FlowState>() == 48);
-    assert!(offset_of!(FlowState, peer) == 24 && offset_of!(FlowState, opener) == 40);
+    assert!(
+        offset_of!(FlowState, peer) == 24
+            && offset_of!(FlowState, opener) == 40
+            && offset_of!(FlowState, rule) == 44
+    );
     assert!(size_of::<FragmentKey>() == 40);
-    assert!(size_of::<FragmentState>() == 40);
+    assert!(size_of::<FragmentState>() == 32);
     assert!(size_of::<ServiceKey>() == 20);
-    assert!(size_of::<Settings>() == 24);
-    assert!(size_of::<Event>() == 56);
+    assert!(size_of::<Settings>() == 40 && align_of::<Settings>() == 8);
+    assert!(offset_of!(Settings, epoch) == 0 && offset_of!(Settings, flags) == 4);
+    assert!(offset_of!(Settings, service_filter) == 8 && offset_of!(Settings, policies) == 16);
+    assert!(size_of::<Event>() == 64);
+    assert!(size_of::<EventBudget>() == 32 && size_of::<PeerDrops>() == 64);
     assert!(size_of::<LpmKey<AddressV4>>() == 8 && size_of::<LpmKey<AddressV6>>() == 20);
+    assert!(
+        size_of::<LpmKey<PolicyPrefix<AddressV4>>>() == 12
+            && size_of::<LpmKey<PolicyPrefix<AddressV6>>>() == 24
+    );
+    assert!(
+        size_of::<Region>() == 24 && size_of::<Outcome>() == 16 && size_of::<PortInterval>() == 12
+    );
+    assert!(size_of::<GrantKey>() == 8 && size_of::<IntervalList>() == 8);
+    assert!(size_of::<EffectivePolicy>() == 16 + 4 * PRINCIPALS_PER_POLICY);
 };

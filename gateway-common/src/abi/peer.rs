@@ -64,14 +64,14 @@ pub struct PeerState {
     pub authenticated_at: u64,
     /// Names the grant; 0 for none.
     pub tag: u64,
-    /// Which compiled policy holds for the peer.
-    pub policy: u32,
+    /// Zero; for what later versions need.
+    pub reserved: u32,
     /// [`Level`] of the session.
     pub level: u8,
     /// [`Ended`], where locked.
     pub ended: u8,
     /// Zero.
     pub pad: [u8; 2],
-    /// Zero; for what later versions need.
-    pub reserved: u64,
+    /// Which effective policy holds for the peer, by parity of the settings' epoch.
+    pub policy: [u32; 2],
 }

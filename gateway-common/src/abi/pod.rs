@@ -7,8 +7,9 @@
 use aya::Pod;
 
 use super::{
-    AddressV4, AddressV6, Event, FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState,
-    LpmKey, PeerKey, PeerState, ServiceKey, Settings,
+    AddressV4, AddressV6, EffectivePolicy, Event, EventBudget, FlowKeyV4, FlowKeyV6, FlowState,
+    FragmentKey, FragmentState, GrantKey, IntervalList, LpmKey, Outcome, PeerDrops, PeerKey,
+    PeerState, PolicyPrefix, PortInterval, Region, ServiceKey, Settings,
 };
 
 macro_rules! pod {
@@ -24,16 +25,26 @@ macro_rules! pod {
 pod!(
     AddressV4,
     AddressV6,
+    EffectivePolicy,
     Event,
+    EventBudget,
     FlowKeyV4,
     FlowKeyV6,
     FlowState,
     FragmentKey,
     FragmentState,
+    GrantKey,
+    IntervalList,
     LpmKey<AddressV4>,
     LpmKey<AddressV6>,
+    LpmKey<PolicyPrefix<AddressV4>>,
+    LpmKey<PolicyPrefix<AddressV6>>,
+    Outcome,
+    PeerDrops,
     PeerKey,
     PeerState,
+    PortInterval,
+    Region,
     ServiceKey,
     Settings,
 );

@@ -1,10 +1,11 @@
 //! How long a flow is remembered, and under what.
 
-use super::Grant;
+use super::{Grant, session, without_session};
 use crate::{
-    abi::{Direction, FlowState, PeerState, Settings},
+    abi::{Direction, FlowState, PeerState},
     clock::SECOND,
     packet::{Traits, protocol},
+    verdict::Reason,
 };
 
 /// How long a flow with these flags is remembered after a packet, in nanoseconds (RFC 5382 REQ-5 and
@@ -20,24 +21,38 @@ pub const fn timeout(protocol: u8, flags: u8) -> u64 {
     }
 }
 
-/// The entry with a verdict made now.
+/// A verdict made under this very generation and epoch, now: why it still passes, or why not.
 #[inline(always)]
-pub(super) fn cached(
-    flow: &FlowState,
+pub(super) fn standing(
+    flags: u8,
+    rule: u32,
+    fresh_until: u64,
     peer: &PeerState,
-    settings: &Settings,
-    grant: Grant,
-) -> FlowState {
-    let mut next = *flow;
-    next.generation = peer.generation;
-    next.epoch = settings.epoch;
+    now: u64,
+) -> Result<Reason, Reason> {
+    if flags & FlowState::NO_SESSION != 0 {
+        Ok(without_session(rule))
+    } else if let Some(reason) = session::blocks(peer, now) {
+        Err(reason)
+    } else if now >= fresh_until {
+        Err(Reason::NotFresh)
+    } else {
+        Ok(Reason::Session)
+    }
+}
+
+/// Puts a verdict made now into the entry.
+#[inline(always)]
+pub(super) fn cache(next: &mut FlowState, generation: u32, epoch: u32, grant: Grant) {
+    next.generation = generation;
+    next.epoch = epoch;
     next.fresh_until = grant.fresh_until;
     next.level = grant.level as u8;
+    next.rule = grant.rule;
     next.flags &= !FlowState::NO_SESSION;
     if grant.no_session {
         next.flags |= FlowState::NO_SESSION;
     }
-    next
 }
 
 /// Takes a passed packet into account; returns whether the entry is worth writing. Expiry moves only

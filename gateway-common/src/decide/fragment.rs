@@ -1,10 +1,8 @@
 //! Later fragments: they pass where the first of the same datagram has.
 
-use super::{Decision, Tables, session, touch};
+use super::{Crossing, Decision, Ends, Look, Pending, Tables, What, ask};
 use crate::{
-    abi::{
-        Address, Check as _, Direction, FlowState, FragmentKey, FragmentState, NO_PEER, Settings,
-    },
+    abi::{Address, Check, Direction, FlowKey, FragmentKey, FragmentState, NO_RULE},
     clock::SECOND,
     packet::Packet,
     verdict::Reason,
@@ -31,74 +29,91 @@ fn key<A: Address>(direction: Direction, packet: &Packet<A>) -> FragmentKey {
     }
 }
 
-/// The first fragment passed in this flow.
-#[inline(always)]
-pub(super) fn remember<A: Address, T: Tables<A>>(
-    tables: &mut T,
-    direction: Direction,
-    packet: &Packet<A>,
-    flow: &FlowState,
-    now: u64,
-) {
+/// The first fragment passed, in a flow that has its entry by now.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn remember<A, T>(tables: &mut T, crossing: &Crossing<'_, A>)
+where
+    A: Address,
+    T: Tables<A>,
+    FlowKey<A>: Check,
+{
+    let &Crossing {
+        direction,
+        packet,
+        now,
+    } = crossing;
+    let of = packet.flow_key(direction);
+    let Some(flow) = tables.flow(&of) else {
+        return;
+    };
+    if flow.check != of.check() {
+        return;
+    }
     let key = key(direction, packet);
     let state = FragmentState {
         check: key.check(),
         expires: now.saturating_add(FRAGMENT_TIMEOUT),
-        fresh_until: flow.fresh_until,
         peer: flow.peer,
         incarnation: flow.incarnation,
-        epoch: flow.epoch,
-        level: flow.level,
-        flags: flow.flags & FlowState::NO_SESSION,
+        peer_port: of.peer_port,
+        remote_port: of.remote_port,
+        protocol: of.protocol,
+        opener: flow.opener,
         pad: [0; 2],
     };
     tables.store_fragment(&key, &state);
 }
 
-/// Decides about a later fragment.
-#[inline(always)]
+/// A later fragment.
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn later<A: Address, T: Tables<A>>(
     tables: &mut T,
-    settings: &Settings,
-    direction: Direction,
-    packet: &Packet<A>,
-    now: u64,
-) -> Decision {
-    let key = key(direction, packet);
-    let Some(first) = tables.fragment(&key) else {
-        return Decision {
-            reason: Reason::FragmentWithoutFirst,
-            peer: NO_PEER,
-        };
+    crossing: &Crossing<'_, A>,
+    pending: &mut Pending,
+    decision: &mut Decision,
+) -> Look {
+    let &Crossing {
+        direction,
+        packet,
+        now,
+    } = crossing;
+    let Some(settings) = tables.settings() else {
+        *decision = Decision::without_peer(Reason::MissingState);
+        return Look::Decided;
     };
-    let decision = |reason| Decision {
-        reason,
-        peer: first.peer,
+    let key = key(direction, packet);
+    let check = key.check();
+    let Some(first) = tables.fragment(&key) else {
+        *decision = Decision::without_peer(Reason::FragmentWithoutFirst);
+        return Look::Decided;
     };
     let Some(peer) = tables.peer(first.peer) else {
-        return decision(Reason::MissingState);
-    };
-    if first.check != key.check()
-        || now >= first.expires
-        || first.incarnation != peer.incarnation
-        || first.epoch != settings.epoch
-    {
-        return Decision {
-            reason: Reason::FragmentWithoutFirst,
-            peer: NO_PEER,
+        *decision = Decision {
+            reason: Reason::MissingState,
+            peer: first.peer,
+            rule: NO_RULE,
         };
-    }
-    let reason = if first.flags & FlowState::NO_SESSION != 0 {
-        Reason::OpenService
-    } else if let Some(reason) = session::blocks(&peer, now) {
-        return decision(reason);
-    } else if peer.level < first.level {
-        return decision(Reason::LevelTooLow);
-    } else if now >= first.fresh_until {
-        return decision(Reason::NotFresh);
-    } else {
-        Reason::Session
+        return Look::Decided;
     };
-    touch(tables, direction, first.peer, &peer, now);
-    decision(reason)
+    if first.check != check || now >= first.expires || first.incarnation != peer.incarnation {
+        *decision = Decision::without_peer(Reason::FragmentWithoutFirst);
+        return Look::Decided;
+    }
+    // Decided again, as for the packet that opened the flow.
+    let opener = super::direction(first.opener);
+    let ends = Ends {
+        peer_port: first.peer_port,
+        remote_port: first.remote_port,
+        protocol: first.protocol,
+    };
+    *pending = ask(
+        tables,
+        &settings,
+        What::Fragment,
+        opener,
+        &ends,
+        first.peer,
+        &peer,
+    );
+    Look::Pending
 }

@@ -1,17 +1,30 @@
 //! What the decision reads and writes.
 
-use crate::abi::{
-    Direction, FlowKey, FlowState, FragmentKey, FragmentState, Level, PeerState, ServiceKey,
-    Settings,
+use super::Decision;
+use crate::{
+    abi::{
+        Direction, FlowKey, FlowState, FragmentKey, FragmentState, Level, NO_RULE, PeerState,
+        RuleOutcome, ServiceKey, Settings,
+    },
+    packet::Packet,
+    verdict::Reason,
 };
 
-/// What a matching rule asks of a session.
+/// A flow that the rules are asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Requirement {
-    /// Least level; [`Level::None`] needs no session.
-    pub level: Level,
-    /// How long ago the login may be at most, in nanoseconds.
-    pub max_age: Option<u64>,
+pub struct Query<A> {
+    /// Which set of policy tables, by parity of the settings' epoch.
+    pub parity: u32,
+    /// The peer's effective policy in that set.
+    pub class: u32,
+    /// Direction of the packet that opens the flow.
+    pub direction: Direction,
+    /// The other end's address.
+    pub remote: A,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The destination's port; 0 where the protocol has none.
+    pub port: u16,
 }
 
 /// The maps, for one address family. Absent entries are `None`, and end in a drop.
@@ -34,22 +47,40 @@ pub trait Tables<A> {
     /// Whether this is reachable before login.
     fn is_service(&self, key: &ServiceKey) -> bool;
 
-    /// What the policy asks of a flow opened in `direction`; `None` where it permits none. `port`
-    /// is the destination's.
-    fn requirement(
-        &self,
-        policy: u32,
-        direction: Direction,
-        remote: A,
-        protocol: u8,
-        port: u16,
-    ) -> Option<Requirement>;
+    /// What the rules say. Only asked where there is a policy ([`Settings::POLICY`]).
+    fn rule(&self, query: &Query<A>) -> RuleOutcome;
+
+    /// Returns `value`, about which nothing is concluded any more. For the kernel side, whose verifier
+    /// would follow each of the many ways that lead to a value on through all that comes after.
+    #[inline(always)]
+    fn opaque(&self, value: u8) -> u8 {
+        value
+    }
+
+    /// As [`Self::opaque`].
+    #[inline(always)]
+    fn opaque_reason(&self, reason: Reason) -> Reason {
+        reason
+    }
 
     /// Remembers a flow, whole, in place of what was there.
     fn store_flow(&mut self, key: &FlowKey<A>, state: &FlowState);
 
     /// Remembers a datagram.
     fn store_fragment(&mut self, key: &FragmentKey, state: &FragmentState);
+
+    /// Hears of a packet that was permitted to open a flow, for those who watch. `flags` are those of
+    /// [`Settings`].
+    #[inline(always)]
+    fn opened(
+        &mut self,
+        _flags: u32,
+        _direction: Direction,
+        _packet: &Packet<A>,
+        _decision: Decision,
+        _now: u64,
+    ) {
+    }
 
     /// Notes the peer's activity at `now`.
     fn touch(&mut self, index: u32, now: u64);
@@ -58,12 +89,13 @@ pub trait Tables<A> {
 /// The policy without rules: a peer that holds a session of two factors reaches everything, and
 /// nothing reaches a peer unasked.
 #[inline(always)]
-pub const fn gate(direction: Direction) -> Option<Requirement> {
+pub const fn gate(direction: Direction) -> RuleOutcome {
     match direction {
-        Direction::FromPeer => Some(Requirement {
+        Direction::FromPeer => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::Mfa,
             max_age: None,
-        }),
-        Direction::ToPeer => None,
+        },
+        Direction::ToPeer => RuleOutcome::NoRule,
     }
 }

@@ -63,13 +63,13 @@ impl Bytes for Slice<'_> {
 
 /// Byte `i` of a word, in the order of the wire.
 #[inline(always)]
-const fn byte(word: u32, i: usize) -> u8 {
+pub(crate) const fn byte(word: u32, i: usize) -> u8 {
     word.to_ne_bytes()[i]
 }
 
 /// The first (`i` = 0) or second 16-bit number of a word.
 #[inline(always)]
-const fn half(word: u32, i: usize) -> u16 {
+pub(crate) const fn half(word: u32, i: usize) -> u16 {
     let bytes = word.to_ne_bytes();
     u16::from_be_bytes([bytes[2 * i], bytes[2 * i + 1]])
 }

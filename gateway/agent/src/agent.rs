@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_proto::v1::control_message::Message;
+use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
 use crate::blocking::blocking;
@@ -16,13 +17,17 @@ use crate::datapath::{Datapath, DatapathError};
 use crate::debug_log::DebugLog;
 use crate::desired::DesiredError;
 use crate::engine::{Engine, EngineError, Outcome};
+use crate::explain::explain;
+use crate::figures::{Asker, Figures, FlowFigures};
 use crate::identity::{self, Enrolment, IdentityError};
 use crate::instance::Instance;
 use crate::interface::{Inspected, Interface, InterfaceError, reattached_event};
 use crate::keys::PublicKey;
 use crate::link::LinkMode;
 use crate::report::Reporter;
+use crate::shield::Keeper;
 use crate::stream::{Received, Stream, StreamError};
+use crate::trace::Trace;
 use crate::wireguard::{Kernel, WireGuard};
 
 /// A stream that lasted this long shows that control works: the next attempt comes soon.
@@ -48,6 +53,8 @@ pub struct Agent {
     config: AgentConfig,
     link: LinkMode,
     wireguard: Arc<dyn WireGuard>,
+    figures: Figures,
+    scrapes: mpsc::Receiver<Asker>,
 }
 
 impl Agent {
@@ -59,11 +66,19 @@ impl Agent {
 
     /// An agent for another interface, or another WireGuard.
     pub fn with_parts(config: AgentConfig, link: LinkMode, wireguard: Box<dyn WireGuard>) -> Self {
+        let (figures, scrapes) = Figures::channel();
         Self {
             config,
             link,
             wireguard: wireguard.into(),
+            figures,
+            scrapes,
         }
+    }
+
+    /// Figures of the running agent, for Prometheus.
+    pub fn figures(&self) -> Figures {
+        self.figures.clone()
     }
 
     /// Runs until `shutdown` completes, or fails to start.
@@ -104,6 +119,7 @@ impl Agent {
             &mut engine,
         )
         .await?;
+        let shield = Keeper::open(&self.config, &mut engine);
         let events = engine.datapath_mut().take_events();
         let watched = interface
             .is_managed()
@@ -112,7 +128,7 @@ impl Agent {
             self.config.reconcile_period,
             watched,
             self.wireguard,
-            events,
+            self.scrapes,
             DebugLog::open(engine.datapath_mut().object()),
         )
         .map_err(InterfaceError::from)?;
@@ -120,8 +136,12 @@ impl Agent {
             name: self.config.interface,
             engine,
             interface,
+            shield,
+            trace: Trace::new(events),
             chores,
             reporter: Reporter::default(),
+            flows: FlowFigures::default(),
+            connected: false,
             from_scratch: false,
             trouble: None,
         };
@@ -133,8 +153,12 @@ struct Runner {
     name: String,
     engine: Engine,
     interface: Interface,
+    shield: Keeper,
+    trace: Trace,
     chores: Chores,
     reporter: Reporter,
+    flows: FlowFigures,
+    connected: bool,
     /// The next hello asks for a snapshot.
     from_scratch: bool,
     /// What is wrong with the interface, until it is not.
@@ -158,7 +182,13 @@ impl Runner {
                 Ok(stream) => {
                     tracing::info!(control = enrolment.control, "connected to control");
                     let opened = Instant::now();
+                    self.connected = true;
                     let error = self.talk(stream).await;
+                    self.connected = false;
+                    // Nobody listens any more; a new stream starts without a trace.
+                    if let Err(error) = self.trace.stop(&mut self.engine) {
+                        tracing::warn!("the trace is still on: {error}");
+                    }
                     if opened.elapsed() >= STABLE {
                         backoff.reset();
                     }
@@ -221,6 +251,16 @@ impl Runner {
                 blocking(|| self.engine.snapshot_received(snapshot, at))
             }
             Some(Message::Delta(delta)) => blocking(|| self.engine.delta_received(delta, at)),
+            Some(Message::SetTrace(wanted)) => {
+                if let Err(error) = self.trace.set(&mut self.engine, wanted) {
+                    self.engine.note(format!("no trace: {error}"));
+                }
+                return Ok(());
+            }
+            Some(Message::Explain(question)) => {
+                stream.explained(explain(&self.engine, question))?;
+                return Ok(());
+            }
             Some(Message::Refused(refused)) => return Err(TalkError::Refused(refused.reason)),
             None => return Err(TalkError::Empty),
         };
@@ -232,7 +272,11 @@ impl Runner {
                 Ok(())
             }
             // Nothing is acknowledged: control goes on reporting it as pending.
-            Err(error @ (EngineError::Datapath(_) | EngineError::WireGuard(_))) => {
+            Err(
+                error @ (EngineError::Datapath(_)
+                | EngineError::WireGuard(_)
+                | EngineError::Policy(_)),
+            ) => {
                 self.engine.note(error.to_string());
                 Ok(())
             }
@@ -249,7 +293,9 @@ impl Runner {
 
     /// What the interface needs after peers or the location changed.
     async fn follow(&mut self, outcome: &Outcome) {
+        self.shield.forget(&mut self.engine);
         if outcome.location_changed {
+            self.shield.keep(&mut self.engine).await;
             self.configure().await;
         } else if outcome.peers_changed {
             let result = self.interface.route(&self.engine).await;
@@ -260,7 +306,9 @@ impl Runner {
     async fn attend(&mut self, chore: Chore, stream: Option<&Stream>) -> Result<(), TalkError> {
         match chore {
             Chore::Inspect => {
-                self.chores.log(self.engine.datapath());
+                self.chores.log();
+                self.shield.log();
+                self.tell_trace(stream)?;
                 self.inspect(stream).await
             }
             Chore::Reconcile => {
@@ -268,9 +316,18 @@ impl Runner {
                 self.reconcile(stream).await
             }
             Chore::Report => {
+                self.shield.keep(&mut self.engine).await;
                 if stream.is_some() {
                     self.chores.read_device();
                 }
+                Ok(())
+            }
+            Chore::Scrape(asker) => {
+                let mut figures = self
+                    .flows
+                    .read(&self.engine, &self.interface, self.connected);
+                figures.shield = self.shield.figures();
+                asker.answer(figures);
                 Ok(())
             }
             Chore::DeviceRead(device) => {
@@ -279,7 +336,10 @@ impl Runner {
                     tracing::debug!("no traffic figures: {error}");
                     Default::default()
                 });
-                match self.reporter.report(&mut self.engine, &device) {
+                match self
+                    .reporter
+                    .report(&mut self.engine, &device, self.shield.counts())
+                {
                     Ok(Some(report)) => stream.report(report)?,
                     Ok(None) => {}
                     Err(error) => tracing::warn!("no report: {error}"),
@@ -287,6 +347,19 @@ impl Runner {
                 Ok(())
             }
         }
+    }
+
+    fn tell_trace(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {
+        self.trace.read(self.engine.datapath());
+        let Some(stream) = stream else { return Ok(()) };
+        match self.trace.messages(&self.engine) {
+            Ok(messages) => {
+                let lost = stream.trace(messages)?;
+                self.trace.lost(lost);
+            }
+            Err(error) => tracing::debug!("no trace: {error}"),
+        }
+        Ok(())
     }
 
     async fn inspect(&mut self, stream: Option<&Stream>) -> Result<(), TalkError> {

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::datapath::Datapath;
 use crate::debug_log::DebugLog;
-use crate::drops::Drops;
+use crate::figures::Asker;
 use crate::link::LinkError;
 use crate::watch::LinkWatch;
 use crate::wireguard::{Device, WireGuard, WireGuardError};
@@ -29,6 +28,8 @@ pub(crate) enum Chore {
     Reconcile,
     /// Time for a report: read the device first.
     Report,
+    /// Somebody wants figures.
+    Scrape(Asker),
     /// The device has been read.
     DeviceRead(Result<Device, WireGuardError>),
 }
@@ -40,7 +41,7 @@ pub(crate) struct Chores {
     watch: Option<LinkWatch>,
     wireguard: Arc<dyn WireGuard>,
     reading: Option<JoinHandle<Result<Device, WireGuardError>>>,
-    drops: Drops,
+    scrapes: mpsc::Receiver<Asker>,
     debug_log: DebugLog,
 }
 
@@ -49,7 +50,7 @@ impl Chores {
         reconcile_period: Duration,
         watched: Option<&str>,
         wireguard: Arc<dyn WireGuard>,
-        events: Option<RingBuf<MapData>>,
+        scrapes: mpsc::Receiver<Asker>,
         debug_log: DebugLog,
     ) -> Result<Self, LinkError> {
         let mut reconcile = every(reconcile_period);
@@ -61,7 +62,7 @@ impl Chores {
             watch: watched.map(LinkWatch::new).transpose()?,
             wireguard,
             reading: None,
-            drops: Drops::new(events),
+            scrapes,
             debug_log,
         })
     }
@@ -73,6 +74,7 @@ impl Chores {
             () = hint(&mut self.watch) => Chore::Inspect,
             _ = self.reconcile.tick() => Chore::Reconcile,
             _ = self.report.tick() => Chore::Report,
+            Some(asker) = self.scrapes.recv() => Chore::Scrape(asker),
             device = finished(&mut self.reading) => {
                 self.reading = None;
                 Chore::DeviceRead(device)
@@ -80,9 +82,8 @@ impl Chores {
         }
     }
 
-    /// Logs what the programs have told since. Never waits.
-    pub(crate) fn log(&mut self, datapath: &Datapath) {
-        self.drops.log(datapath);
+    /// Logs what the programs have logged since. Never waits.
+    pub(crate) fn log(&mut self) {
         self.debug_log.flush();
     }
 

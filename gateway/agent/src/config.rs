@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::datapath;
+use crate::shield::ShieldConfig;
 use crate::{Agent, AgentError};
 
 /// What an agent is told by its configuration file; all else comes from control.
@@ -25,6 +26,8 @@ pub struct AgentConfig {
     /// How often everything is compared with the kernel, beside what deltas touch.
     #[serde(with = "humantime_serde")]
     pub reconcile_period: Duration,
+    /// Sheds on the network card what WireGuard would drop; none where it is left out.
+    pub shield: Option<ShieldConfig>,
 }
 
 impl Default for AgentConfig {
@@ -36,6 +39,7 @@ impl Default for AgentConfig {
             max_peers: 65_536,
             max_flows: 262_144,
             reconcile_period: Duration::from_secs(30),
+            shield: None,
         }
     }
 }
@@ -43,10 +47,12 @@ impl Default for AgentConfig {
 /// A value in the `[agent]` section that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("agent.{0}: {1:?} is not an interface name (1 to 15 characters, no slash or space)")]
+    Interface(&'static str, String),
     #[error(
-        "agent.interface: {0:?} is not an interface name (1 to 15 characters, no slash or space)"
+        "agent.shield.interface: {0} is the tunnel; name the network card that its packets come in by"
     )]
-    Interface(String),
+    ShieldOnTunnel(String),
     #[error("agent.{0} must be at least 1")]
     Zero(&'static str),
     #[error("agent.reconcile_period must be at least 1s")]
@@ -64,16 +70,12 @@ impl AgentConfig {
 
     /// Whether each value can work.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        // The kernel's dev_valid_name(): shorter than IFNAMSIZ, no '/', ':' or white space.
-        let name = &self.interface;
-        let valid = (1..=15).contains(&name.len())
-            && name != "."
-            && name != ".."
-            && name
-                .chars()
-                .all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':'));
-        if !valid {
-            return Err(ConfigError::Interface(name.clone()));
+        require_name("interface", &self.interface)?;
+        if let Some(shield) = &self.shield {
+            require_name("shield.interface", &shield.interface)?;
+            if shield.interface == self.interface {
+                return Err(ConfigError::ShieldOnTunnel(shield.interface.clone()));
+            }
         }
         for (key, value) in [("max_peers", self.max_peers), ("max_flows", self.max_flows)] {
             if value == 0 {
@@ -101,6 +103,21 @@ impl AgentConfig {
     }
 }
 
+/// The kernel's dev_valid_name(): shorter than IFNAMSIZ, no '/', ':' or white space.
+fn require_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
+    let valid = (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':'));
+    if valid {
+        Ok(())
+    } else {
+        Err(ConfigError::Interface(key, name.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +136,19 @@ mod tests {
         };
         assert!(bad(|c| c.interface = "a/b".into()).contains("agent.interface"));
         assert!(bad(|c| c.interface = "sixteen-letters-".into()).contains("agent.interface"));
+        let shield = |c: &mut AgentConfig, name: &str| {
+            let shield = serde_json::json!({ "interface": name });
+            c.shield = Some(serde_json::from_value(shield).expect("a section"));
+        };
+        let mut config = AgentConfig::default();
+        shield(&mut config, "eth0");
+        config.validate().expect("a network card");
+        shield(&mut config, "wg0");
+        let error = config.validate().expect_err("the tunnel").to_string();
+        assert!(error.contains("agent.shield.interface"), "{error}");
+        shield(&mut config, "eth/0");
+        let error = config.validate().expect_err("a slash").to_string();
+        assert!(error.contains("agent.shield.interface"), "{error}");
         assert!(bad(|c| c.max_peers = 0).contains("agent.max_peers"));
         assert!(bad(|c| c.reconcile_period = Duration::ZERO).contains("reconcile_period"));
         assert!(bad(|c| c.pin_root = "here".into()).contains("agent.pin_root"));

@@ -3,14 +3,15 @@
 //! It is synchronous and knows neither control nor links: whoever drives it, agent or benchmark,
 //! hands it messages and takes acknowledgements.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portcullis_proto::v1;
 
 use crate::datapath::{self, Attached, Datapath, DatapathError, PeerView};
-use crate::desired::{Desired, DesiredError, Location};
+use crate::desired::{Desired, DesiredError, Location, Policy, PolicyError};
 use crate::held::KernelView;
 use crate::keys::PublicKey;
 use crate::reconcile::{self, Action};
@@ -31,6 +32,8 @@ pub enum EngineError {
     Datapath(#[from] DatapathError),
     #[error("WireGuard cannot be read back: {0}")]
     WireGuard(#[from] WireGuardError),
+    #[error("the policy cannot be loaded, the one before stays: {0}")]
+    Policy(#[from] PolicyError),
     #[error("a delta came before any snapshot")]
     NoSnapshot,
 }
@@ -57,6 +60,8 @@ pub struct Engine {
     /// Tags of sessions whose end has been reported.
     pub(crate) ended: HashSet<u64>,
     events: Vec<String>,
+    /// Outer addresses of peers that were removed; `None` while nobody asks for them.
+    removed_endpoints: Option<HashSet<SocketAddr>>,
 }
 
 impl Engine {
@@ -70,6 +75,7 @@ impl Engine {
             current: false,
             ended: HashSet::new(),
             events: Vec::new(),
+            removed_endpoints: None,
         }
     }
 
@@ -170,7 +176,7 @@ impl Engine {
             views = self.datapath.peers()?;
         }
         let services = self.set_services();
-        self.take_view(self.wireguard.read()?, views);
+        self.take_view(self.wireguard.read()?, views)?;
         let mut peers_changed = false;
         if let Some(desired) = &self.desired {
             let mut keys: Vec<_> = self
@@ -181,6 +187,10 @@ impl Engine {
                 .collect();
             keys.sort_unstable();
             keys.dedup();
+            if let Err(error) = self.switch_policy(&keys) {
+                self.remove_unwanted(keys)?;
+                return Err(error);
+            }
             peers_changed = self.converge(&keys)?;
         }
         self.current &= services.is_ok();
@@ -210,6 +220,23 @@ impl Engine {
 
     pub(crate) fn desired(&self) -> Option<&Desired> {
         self.desired.as_ref()
+    }
+
+    /// Id and rules of the policy that control has sent; 0 and none for none.
+    pub(crate) fn policy(&self) -> (u64, Option<&gateway_common::policy::Tables>) {
+        self.desired_policy()
+            .map_or((0, None), |policy| (policy.id, Some(&policy.tables)))
+    }
+
+    /// Name of the rule of this number; empty where there is none.
+    pub(crate) fn rule_name(&self, rule: u32) -> &str {
+        self.desired_policy()
+            .and_then(|policy| policy.rule_name(rule))
+            .unwrap_or_default()
+    }
+
+    fn desired_policy(&self) -> Option<&Policy> {
+        self.desired.as_ref()?.policy.as_ref().ok()?.as_deref()
     }
 
     pub(crate) fn kernel(&self) -> &KernelView {
@@ -260,6 +287,19 @@ impl Engine {
         }
     }
 
+    /// From now on, remembers where removed peers were.
+    pub(crate) fn watch_removed(&mut self) {
+        self.removed_endpoints.get_or_insert_default();
+    }
+
+    /// Outer addresses of the peers that were removed since, and of nobody else.
+    pub(crate) fn take_removed_endpoints(&mut self) -> HashSet<SocketAddr> {
+        self.removed_endpoints
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     pub(crate) fn take_events(&mut self) -> Vec<String> {
         std::mem::take(&mut self.events)
     }
@@ -276,7 +316,8 @@ impl Engine {
         let Some(location) = self.desired.as_ref().and_then(|d| d.location.as_ref()) else {
             return Ok(());
         };
-        self.datapath.set_services(&location.services)
+        self.datapath.set_services(&location.services)?;
+        self.datapath.set_answers(location.answer_drops)
     }
 
     /// Ends the sessions of those of `keys` that are to have none, which needs the maps and nothing
@@ -304,6 +345,60 @@ impl Engine {
         failure.map_or(Ok(any), Err)
     }
 
+    /// Makes the desired policy hold. Sessions are brought down to what both the old and the new state
+    /// permit before, so that none is used under a policy that it was not meant for; also where the
+    /// policy then turns out not to be loadable, which must not keep a session from being cut short.
+    fn switch_policy(&mut self, keys: &[PublicKey]) -> Result<(), EngineError> {
+        let Some(desired) = &self.desired else {
+            return Ok(());
+        };
+        let policy = desired.policy.clone();
+        let id = |policy: &Option<Arc<Policy>>| policy.as_ref().map_or(0, |policy| policy.id);
+        if policy
+            .as_ref()
+            .is_ok_and(|policy| self.kernel.policy() == id(policy))
+        {
+            return Ok(());
+        }
+        let classes: HashMap<datapath::PublicKey, u32> = desired
+            .peers()
+            .map(|(key, peer)| (*key.as_bytes(), peer.policy))
+            .collect();
+        for action in self.plan(keys) {
+            let narrowed = match &action {
+                Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
+                Action::Grant(key, grant) => {
+                    match self.datapath.narrow_session(key.as_bytes(), grant) {
+                        // It comes later.
+                        Err(DatapathError::UnknownPeer) => Ok(()),
+                        result => result,
+                    }
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = narrowed {
+                self.note(format!("peer {}: {error}", action.key()));
+            }
+        }
+        let policy = policy?;
+        let class = |key: &datapath::PublicKey| classes.get(key).copied().unwrap_or(0);
+        let tables = policy.as_ref().map(|policy| (policy.id, &policy.tables));
+        self.datapath.switch_policy(tables, class)?;
+        self.read_all()
+    }
+
+    /// Takes those of `keys` away that are to be gone, and changes nobody else: effective policies are
+    /// numbers in the policy that is wanted, and mean something else in the one that holds.
+    fn remove_unwanted(&mut self, mut keys: Vec<PublicKey>) -> Result<(), EngineError> {
+        if let Some(desired) = &self.desired {
+            keys.retain(|key| desired.peer(key).is_none());
+        }
+        let result = self.converge(&keys);
+        // What holds is not what is wanted.
+        self.current = false;
+        result.map(drop)
+    }
+
     /// Brings the kernel to what is desired of `keys`, and reads those back. Says whether
     /// anything but sessions changed.
     fn converge(&mut self, keys: &[PublicKey]) -> Result<bool, EngineError> {
@@ -316,9 +411,12 @@ impl Engine {
         let wireguard = actions
             .iter()
             .any(|action| matches!(action, Action::WireGuard(_)));
-        let peers = actions
-            .iter()
-            .any(|action| !matches!(action, Action::Lock(_) | Action::Grant(..)));
+        let peers = actions.iter().any(|action| {
+            !matches!(
+                action,
+                Action::Lock(_) | Action::Grant(..) | Action::Classify(..)
+            )
+        });
         self.current = false;
         self.execute(actions);
         self.read_back(&touched, wireguard)?;
@@ -385,6 +483,7 @@ impl Engine {
         match action {
             Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
             Action::Grant(key, grant) => self.datapath.set_session(key.as_bytes(), Some(grant)),
+            Action::Classify(key, class) => self.datapath.set_class(key.as_bytes(), *class),
             Action::Forget(key) => self.datapath.remove_peer(key.as_bytes()),
             Action::Admit(key, addresses) => self.datapath.upsert_peer(key.as_bytes(), addresses),
             // Collected by the caller, which sends many at once.
@@ -396,11 +495,33 @@ impl Engine {
         if batch.is_empty() {
             return true;
         }
+        self.remember_removed(batch);
         let result = self.wireguard.apply(&std::mem::take(batch));
         if let Err(error) = &result {
             self.note(error.to_string());
         }
         result.is_ok()
+    }
+
+    /// WireGuard forgets where a peer was together with the peer.
+    fn remember_removed(&mut self, batch: &[PeerChange]) {
+        let Some(endpoints) = &mut self.removed_endpoints else {
+            return;
+        };
+        let removed: HashSet<_> = batch
+            .iter()
+            .filter_map(|change| match change {
+                PeerChange::Remove(key) => Some(*key),
+                PeerChange::Update(_) => None,
+            })
+            .collect();
+        if removed.is_empty() {
+            return;
+        }
+        match self.wireguard.read() {
+            Ok(device) => endpoints.extend(left_endpoints(&device, &removed)),
+            Err(error) => tracing::debug!("where removed peers were is not known: {error}"),
+        }
     }
 
     /// The kernel writes the time of a peer's last packet by itself; a grant must not undo that.
@@ -416,12 +537,14 @@ impl Engine {
     fn read_all(&mut self) -> Result<(), EngineError> {
         let device = self.wireguard.read()?;
         let views = self.datapath.peers()?;
-        self.take_view(device, views);
+        self.take_view(device, views)?;
         Ok(())
     }
 
-    fn take_view(&mut self, device: Device, views: Vec<PeerView>) {
+    fn take_view(&mut self, device: Device, views: Vec<PeerView>) -> Result<(), DatapathError> {
+        let policy = self.datapath.policy_id()?;
         self.kernel.clear();
+        self.kernel.set_policy(policy);
         for peer in device.peers {
             self.kernel.set_wireguard(peer.key, Some(peer.config));
         }
@@ -431,6 +554,7 @@ impl Engine {
             }
         }
         self.current = true;
+        Ok(())
     }
 
     fn read_back(&mut self, keys: &[PublicKey], wireguard: bool) -> Result<(), EngineError> {
@@ -467,6 +591,22 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Where the removed peers are, but not where somebody else is as well.
+fn left_endpoints(device: &Device, removed: &HashSet<PublicKey>) -> HashSet<SocketAddr> {
+    let of = |gone: bool| {
+        device
+            .peers
+            .iter()
+            .filter(move |peer| removed.contains(&peer.key) == gone)
+            .filter_map(|peer| peer.status.endpoint)
+    };
+    let mut endpoints: HashSet<_> = of(true).collect();
+    of(false).for_each(|endpoint| {
+        endpoints.remove(&endpoint);
+    });
+    endpoints
 }
 
 /// Whose state the actions change, none twice.

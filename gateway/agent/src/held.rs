@@ -17,6 +17,8 @@ pub struct DatapathPeer {
     pub addresses: Vec<IpNet>,
     /// `None` where the peer is locked.
     pub session: Option<SessionGrant>,
+    /// Number of its effective policy.
+    pub policy: u32,
 }
 
 impl From<PeerView> for DatapathPeer {
@@ -24,6 +26,7 @@ impl From<PeerView> for DatapathPeer {
         Self {
             addresses: view.addresses,
             session: view.session,
+            policy: view.policy,
         }
     }
 }
@@ -43,6 +46,11 @@ impl Held {
         self.datapath.as_ref()?.session.as_ref()
     }
 
+    /// Number of the effective policy; 0, nobody's, where the datapath does not know the peer.
+    pub fn policy(&self) -> u32 {
+        self.datapath.as_ref().map_or(0, |half| half.policy)
+    }
+
     fn is_empty(&self) -> bool {
         self.wireguard.is_none() && self.datapath.is_none()
     }
@@ -53,6 +61,7 @@ impl Held {
 pub struct KernelView {
     peers: HashMap<PublicKey, Held>,
     digest: StateDigest,
+    policy: u64,
 }
 
 impl KernelView {
@@ -74,6 +83,18 @@ impl KernelView {
     /// Forgets everything, before it is all read again.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Replaces what is known of which policy holds; 0 for none.
+    pub fn set_policy(&mut self, id: u64) {
+        self.digest.subtract_policy(self.policy);
+        self.digest.add_policy(id);
+        self.policy = id;
+    }
+
+    /// Id of the policy that holds; 0 for none.
+    pub fn policy(&self) -> u64 {
+        self.policy
     }
 
     /// The kernel has noted a packet from the peer since. Takes no part in the digest.
@@ -133,6 +154,7 @@ fn with_entry(key: &PublicKey, held: &Held, with: impl FnOnce(&PeerEntry<'_>)) {
         allowed_ips: &agreed,
         persistent_keepalive_s: config.map_or(0, |config| config.persistent_keepalive),
         session: held.session().map(|session| session.tag),
+        policy: held.policy(),
     });
 }
 
@@ -159,6 +181,7 @@ mod tests {
         DatapathPeer {
             addresses: config(addresses).allowed_ips,
             session: None,
+            policy: 0,
         }
     }
 
@@ -171,6 +194,7 @@ mod tests {
             allowed_ips: &[("10.77.0.2".parse().expect("address"), 32)],
             persistent_keepalive_s: 25,
             session: None,
+            policy: 0,
         });
         digest.to_bytes()
     }

@@ -148,6 +148,11 @@ impl Interface {
         Ok(())
     }
 
+    /// Index of the interface as it was found last.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     pub(crate) fn is_managed(&self) -> bool {
         self.managed.is_some()
     }

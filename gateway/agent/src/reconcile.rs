@@ -2,7 +2,8 @@
 //!
 //! The order keeps every instant of its execution closed, also where it stops half-way:
 //! 1. sessions that end, and those of peers whose identity changes, are locked;
-//! 2. sessions of peers that stay as they are get their new grants;
+//!    and those of peers whose effective policy changes together with the session;
+//! 2. effective policies change, and sessions of peers that stay as they are get their new grants;
 //! 3. peers and addresses that go are taken away, from both halves, so that
 //! 4. an address enters the datapath for its new owner only when no other peer can send from it;
 //! 5. WireGuard is told of what is new or changed;
@@ -29,6 +30,8 @@ pub enum Action {
     Lock(PublicKey),
     /// Gives the peer a session in the datapath, or changes the one it has.
     Grant(PublicKey, SessionGrant),
+    /// Gives the peer another effective policy in the datapath.
+    Classify(PublicKey, u32),
     /// Takes the peer from the datapath.
     Forget(PublicKey),
     /// Sets the addresses that prove the peer in the datapath; adds the peer where it is missing.
@@ -43,6 +46,7 @@ impl Action {
         match self {
             Self::Lock(key)
             | Self::Grant(key, _)
+            | Self::Classify(key, _)
             | Self::Forget(key)
             | Self::Admit(key, _)
             | Self::WireGuard(PeerChange::Remove(key))
@@ -94,6 +98,7 @@ pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now:
 #[derive(Default)]
 struct Plan {
     locks: Vec<Action>,
+    classes: Vec<Action>,
     renewals: Vec<Action>,
     removals: Vec<Action>,
     admissions: Vec<Action>,
@@ -135,10 +140,20 @@ impl Plan {
         now: u64,
     ) {
         let (have, want) = (held.session(), peer.session.as_ref());
+        let class_changes = held.policy() != peer.policy;
+        if class_changes {
+            // A new peer has to be there before it can have one.
+            let classes = if held.datapath.is_some() {
+                &mut self.classes
+            } else {
+                &mut self.grants
+            };
+            classes.push(Action::Classify(key, peer.policy));
+        }
         if holds_session(have, want, now) {
             return;
         }
-        if have.is_some() && (want.is_none() || identity_changes) {
+        if have.is_some() && (want.is_none() || identity_changes || class_changes) {
             self.locks.push(Action::Lock(key));
         }
         if let Some(want) = want {
@@ -212,6 +227,7 @@ impl Plan {
 
     fn ordered(self) -> Vec<Action> {
         let mut actions = self.locks;
+        actions.extend(self.classes);
         actions.extend(self.renewals);
         actions.extend(self.removals);
         actions.extend(self.admissions);

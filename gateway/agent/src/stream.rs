@@ -3,7 +3,7 @@
 use portcullis_proto::PROTOCOL;
 use portcullis_proto::v1::gateway_control_client::GatewayControlClient;
 use portcullis_proto::v1::{
-    Applied, ControlMessage, GatewayMessage, Hello, Report, gateway_message,
+    Applied, ControlMessage, Explained, GatewayMessage, Hello, Report, TraceEvents, gateway_message,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -114,6 +114,24 @@ impl Stream {
 
     pub(crate) fn report(&self, report: Report) -> Result<(), StreamError> {
         self.send(gateway_message::Message::Report(report))
+    }
+
+    /// Sends as much of a trace as there is room for; answers how many events there was none for. Half
+    /// of the room is left for what matters more.
+    pub(crate) fn trace(&self, messages: Vec<TraceEvents>) -> Result<usize, StreamError> {
+        let mut lost = 0;
+        for message in messages {
+            if self.outbound.capacity() <= OUTBOUND / 2 {
+                lost += message.events.len();
+            } else {
+                self.send(gateway_message::Message::Trace(message))?;
+            }
+        }
+        Ok(lost)
+    }
+
+    pub(crate) fn explained(&self, explained: Explained) -> Result<(), StreamError> {
+        self.send(gateway_message::Message::Explained(explained))
     }
 
     fn send(&self, message: gateway_message::Message) -> Result<(), StreamError> {

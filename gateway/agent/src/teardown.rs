@@ -1,7 +1,7 @@
 //! Takes everything of this gateway's out of the kernel: the one explicit clean-up.
 
 use crate::config::AgentConfig;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, Shield};
 use crate::instance::Instance;
 use crate::interface::InterfaceError;
 use crate::link::Link;
@@ -18,6 +18,7 @@ pub async fn teardown(config: &AgentConfig) -> Result<(), InterfaceError> {
         link.set_down(found.index).await?;
         link.delete(found.index).await?;
     }
+    Shield::teardown(&config.datapath())?;
     Datapath::teardown(&config.datapath())?;
     Ok(())
 }

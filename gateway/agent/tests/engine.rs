@@ -158,6 +158,64 @@ fn inv4_an_unusable_location_keeps_no_revocation_waiting() {
     assert!(!scene.is_live(2) && !scene.is_live(3));
 }
 
+/// Rules that permit nothing, to nobody.
+fn closed(id: u64) -> v1::Policy {
+    v1::Policy {
+        id,
+        classes: vec![v1::PolicyClass::default()],
+        ..v1::Policy::default()
+    }
+}
+
+#[test]
+fn inv4_an_unusable_policy_keeps_no_revocation_waiting_and_leaves_the_one_before() {
+    let mut scene = Scene::new();
+    let ruled = v1::Snapshot {
+        policy: Some(closed(7)),
+        ..snapshot(11, both())
+    };
+    scene.engine.snapshot(ruled).expect("applied");
+    let unusable = v1::Snapshot {
+        policy: Some(closed(0)),
+        ..snapshot(12, vec![peer(2, None), peer(4, Some(session(4, 3600)))])
+    };
+    let failed = scene.engine.snapshot(unusable);
+    assert!(matches!(failed, Err(EngineError::Policy(_))), "{failed:?}");
+    let datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_eq!(datapath.policy_id().expect("read"), 7);
+    assert!(!scene.is_live(2), "its session is over");
+    assert!(
+        datapath.read_peer(&[3; 32]).expect("read").is_none(),
+        "it is to be gone"
+    );
+    assert!(!scene.is_live(4), "under which rules is not known");
+    drop(datapath);
+    // Neither does it keep what comes next waiting.
+    let failed = scene.engine.delta(delta(12, Vec::new(), &[4]));
+    assert!(failed.is_err(), "{failed:?}");
+    let usable = v1::Snapshot {
+        policy: None,
+        ..snapshot(13, both())
+    };
+    let outcome = scene.engine.snapshot(usable).expect("applied");
+    assert_eq!(outcome.applied.digest, digest(&both()));
+    assert!(scene.is_live(2) && scene.is_live(3));
+}
+
+#[test]
+fn inv1_a_start_changes_no_policy() {
+    let mut scene = Scene::new();
+    for id in [7, 8] {
+        let ruled = v1::Snapshot {
+            policy: Some(closed(id)),
+            ..snapshot(10 + id, both())
+        };
+        scene.engine.snapshot(ruled).expect("applied");
+        let datapath = Datapath::open(&scene.config).expect("adopted");
+        assert_eq!(datapath.policy_id().expect("read"), id);
+    }
+}
+
 #[test]
 fn inv2_a_message_counts_from_when_it_came() {
     let mut scene = Scene::new();
@@ -187,6 +245,7 @@ fn inv1_a_start_has_flows_decided_again_in_case_a_service_was_just_taken_away() 
     let before = epoch();
     let mut datapath = Datapath::open(&scene.config).expect("adopted");
     assert_ne!(epoch(), before);
+    assert_eq!(epoch() & 1, before & 1, "the parity is the policy's");
     // A failure after a deletion tells flows too.
     let before = epoch();
     let crowd: Vec<_> = (1..=2000)
@@ -198,4 +257,5 @@ fn inv1_a_start_has_flows_decided_again_in_case_a_service_was_just_taken_away() 
         .collect();
     datapath.set_services(&crowd).expect_err("no room");
     assert_ne!(epoch(), before);
+    assert_eq!(epoch() & 1, before & 1, "the parity is the policy's");
 }

@@ -65,6 +65,7 @@ impl Site {
             max_peers: 64,
             max_flows: 64,
             reconcile_period: self.reconcile_period,
+            shield: None,
         };
         let link = LinkMode::Existing {
             index: self.sandbox.index(),

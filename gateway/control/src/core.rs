@@ -8,6 +8,11 @@ use crate::clock::Clock;
 use crate::config::ControlConfig;
 use crate::error::ControlError;
 use crate::fleet::Fleet;
+use crate::live::Policies;
+use crate::observe::metrics::Figures;
+use crate::observe::trace::TraceHub;
+use crate::observe::traffic::TrafficTable;
+use crate::ops::explain::Questions;
 use crate::password::Passwords;
 use crate::secrets::{Field, Vault};
 use crate::store::{self, Store, StoreError};
@@ -21,6 +26,11 @@ pub(crate) struct Core {
     pub(crate) ca: Ca,
     pub(crate) passwords: Passwords,
     pub(crate) fleet: Fleet,
+    pub(crate) policies: Policies,
+    pub(crate) trace: TraceHub,
+    pub(crate) traffic: TrafficTable,
+    pub(crate) questions: Questions,
+    pub(crate) figures: Figures,
 }
 
 impl Core {
@@ -37,6 +47,11 @@ impl Core {
             ca,
             passwords,
             fleet: Fleet::new(),
+            policies: Policies::default(),
+            trace: TraceHub::new(),
+            traffic: TrafficTable::default(),
+            questions: Questions::default(),
+            figures: Figures::default(),
         })
     }
 

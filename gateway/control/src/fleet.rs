@@ -4,7 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use portcullis_proto::v1::control_message::Message;
+use tokio::sync::{mpsc, watch};
+
+/// Messages for a gateway that may wait beside its state.
+const COMMANDS: usize = 64;
 
 /// Knows the connected gateways; cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,6 +32,7 @@ struct Live {
     connection: u64,
     /// Dropped to end the connection.
     _alive: watch::Sender<()>,
+    commands: mpsc::Sender<Message>,
     status: Status,
 }
 
@@ -58,9 +63,11 @@ impl Fleet {
         }))
     }
 
-    /// Adds a connection of a gateway. An older one of the same gateway is ended.
-    pub(crate) fn join(&self, gateway: &str) -> Member {
+    /// Adds a connection of a gateway. An older one of the same gateway is ended. Also answers what
+    /// others want the gateway to be sent.
+    pub(crate) fn join(&self, gateway: &str) -> (Member, mpsc::Receiver<Message>) {
         let (alive, replaced) = watch::channel(());
+        let (sender, commands) = mpsc::channel(COMMANDS);
         let mut gateways = self.lock();
         gateways.connections += 1;
         let connection = gateways.connections;
@@ -74,22 +81,33 @@ impl Fleet {
             Live {
                 connection,
                 _alive: alive,
+                commands: sender,
                 status,
             },
         );
         drop(gateways);
         self.notify();
-        Member {
+        let member = Member {
             fleet: self.clone(),
             gateway: gateway.to_owned(),
             connection,
             replaced,
-        }
+        };
+        (member, commands)
     }
 
     /// `None` when the gateway is not connected to this process.
     pub(crate) fn status(&self, gateway: &str) -> Option<Status> {
         self.lock().by_id.get(gateway).map(|live| live.status)
+    }
+
+    /// Hands the gateway's stream a message to send. False when the gateway is not connected to this
+    /// process, or too busy.
+    pub(crate) fn send(&self, gateway: &str, message: Message) -> bool {
+        self.lock()
+            .by_id
+            .get(gateway)
+            .is_some_and(|live| live.commands.try_send(message).is_ok())
     }
 
     /// Follows every change of any gateway's status.
@@ -162,9 +180,9 @@ mod tests {
     #[tokio::test]
     async fn a_newer_connection_takes_the_place_of_an_older_one() {
         let fleet = Fleet::new();
-        let mut first = fleet.join("gw");
+        let (mut first, _commands) = fleet.join("gw");
         first.applied(3);
-        let second = fleet.join("gw");
+        let (second, _commands) = fleet.join("gw");
         first.replaced().await;
         first.applied(9);
         drop(first);

@@ -14,7 +14,9 @@ mod error;
 mod expiry;
 mod fleet;
 mod grpc;
+mod live;
 mod login;
+mod observe;
 mod ops;
 mod password;
 pub mod policy;
@@ -187,6 +189,18 @@ impl Control {
     /// Follows the store's revision: it changes after every commit, by whichever process.
     pub fn revisions(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.store.revisions()
+    }
+
+    /// Puts figures for Prometheus on the page; those of every peer as well, where asked for.
+    pub async fn figures(
+        &self,
+        page: &mut portcullis_metrics::Page,
+        per_peer: bool,
+    ) -> Result<(), ControlError> {
+        let begun = std::time::Instant::now();
+        self.0.figures(page, per_peer).await?;
+        observe::metrics::took(page, begun);
+        Ok(())
     }
 
     /// Closes the database. Whatever else still runs fails from then on.

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use portcullis_agent::AgentConfig;
 use portcullis_control::ControlConfig;
+use portcullis_metrics::MetricsConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -16,6 +17,7 @@ pub(crate) struct Config {
     pub(crate) control: ControlConfig,
     pub(crate) portal: PortalConfig,
     pub(crate) agent: AgentConfig,
+    pub(crate) metrics: MetricsConfig,
     pub(crate) up: UpConfig,
 }
 
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn the_example_lists_each_key_of_each_section() {
         let sections = keys_expected_by("no_such_section = 1");
-        assert_eq!(sections, ["control", "portal", "agent", "up"]);
+        assert_eq!(sections, ["control", "portal", "agent", "metrics", "up"]);
         for section in sections {
             let start = EXAMPLE
                 .find(&format!("[{section}]"))
@@ -142,13 +144,24 @@ mod tests {
             let body = &EXAMPLE[start + 1..];
             let body = &body[..body.find("\n[").unwrap_or(body.len())];
             for key in keys_expected_by(&format!("[{section}]\nno_such_key = 1")) {
+                let header = format!("[{section}.{key}]");
                 let listed = body.lines().any(|line| {
-                    line.trim_start_matches('#')
-                        .strip_prefix(&key)
-                        .is_some_and(|rest| rest.trim_start().starts_with('='))
+                    let line = line.trim_start_matches('#');
+                    line == header
+                        || line
+                            .strip_prefix(&key)
+                            .is_some_and(|rest| rest.trim_start().starts_with('='))
                 });
                 assert!(listed, "[{section}] {key} is missing from the example");
             }
+        }
+    }
+
+    #[test]
+    fn the_example_lists_each_key_of_the_shield() {
+        let start = EXAMPLE.find("#[agent.shield]").expect("the section");
+        for key in keys_expected_by("[agent.shield]\nno_such_key = 1") {
+            assert!(EXAMPLE[start..].contains(&format!("\n#{key} = ")), "{key}");
         }
     }
 

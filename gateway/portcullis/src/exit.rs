@@ -7,6 +7,7 @@ use thiserror::Error;
 use tonic::Code;
 
 use crate::config::ConfigError;
+use crate::refused::Refused;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
     error
         .chain()
         .find_map(|cause| {
-            let usage = cause.is::<UsageError>() || cause.is::<ConfigError>();
+            let usage =
+                cause.is::<UsageError>() || cause.is::<ConfigError>() || cause.is::<Refused>();
             usage
                 .then_some(Exit::Usage)
                 .or_else(|| cause.downcast_ref().map(refused))

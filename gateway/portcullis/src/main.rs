@@ -7,7 +7,9 @@ mod config;
 mod exit;
 mod input;
 mod output;
+mod protocol;
 mod qr;
+mod refused;
 mod run;
 mod time;
 

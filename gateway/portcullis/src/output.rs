@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::refused::Refused;
+
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -52,6 +54,20 @@ impl Output {
         out.flush()
     }
 
+    /// Prints one of many answers: a line of text, or a JSON document on a line of its own.
+    pub(crate) fn line(
+        self,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => writeln!(out, "{}", json())?,
+            Format::Text => writeln!(out, "{}", printable(&text()))?,
+        }
+        out.flush()
+    }
+
     /// Something to know besides the answer; not part of a JSON answer.
     pub(crate) fn note(self, text: &str) {
         if !self.is_json() {
@@ -63,7 +79,13 @@ impl Output {
     pub(crate) fn error(self, error: &anyhow::Error) {
         let text = describe(error);
         match self.format {
-            Format::Json => eprintln!("{}", json!({ "error": text })),
+            Format::Json => {
+                let mut document = json!({ "error": text });
+                if let Some(refused) = error.downcast_ref::<Refused>() {
+                    document["problems"] = refused.json();
+                }
+                eprintln!("{document}");
+            }
             Format::Text => eprintln!("error: {text}"),
         }
     }

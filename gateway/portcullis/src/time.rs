@@ -43,6 +43,19 @@ pub(crate) fn text(unix_ms: i64) -> String {
     )
 }
 
+/// The same to the millisecond.
+pub(crate) fn text_with_millis(unix_ms: i64) -> String {
+    timestamp(unix_ms).map_or_else(
+        || "-".to_owned(),
+        |time| time.strftime("%Y-%m-%d %H:%M:%S.%3fZ").to_string(),
+    )
+}
+
+/// This machine's time.
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
 fn timestamp(unix_ms: i64) -> Option<Timestamp> {
     (unix_ms != 0)
         .then(|| Timestamp::from_millisecond(unix_ms).ok())

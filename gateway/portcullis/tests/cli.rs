@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cli/policy.rs"]
+mod policy;
 mod service;
 
 use std::fs;
@@ -52,6 +54,12 @@ fn wrong_usage_exits_with_2() {
             "md5:00",
         ],
         &["agent"],
+        &["explain", "laptop"],
+        &["explain", "laptop", "server:22"],
+        &["explain", "laptop", "10.9.0.2/tcp"],
+        &["trace", "--count", "0"],
+        &["location", "set", "office"],
+        &["location", "set", "office", "--answer-drops", "maybe"],
         &["--log", "=,=", "status"],
     ] {
         let ran = portcullis(arguments, "");
@@ -79,8 +87,8 @@ fn errors_are_json_where_json_is_asked_for() {
 #[test]
 fn every_command_has_help_with_an_example() {
     for command in [
-        "up", "control", "agent", "config", "user", "device", "location", "session", "gateway",
-        "status", "doctor", "audit", "login", "logout",
+        "up", "control", "agent", "config", "user", "device", "location", "policy", "session",
+        "gateway", "status", "top", "explain", "trace", "doctor", "audit", "login", "logout",
     ] {
         let ran = portcullis(&[command, "--help"], "");
         assert_eq!(ran.code, 0);
@@ -425,4 +433,80 @@ fn control_stops_cleanly_and_a_restart_keeps_everything() {
     assert_eq!(service.stop(), Some(0));
     service.restart();
     assert_eq!(service.json(&["status"])["users"], 1);
+}
+
+#[test]
+fn what_is_seen_of_devices() {
+    let service = Service::start();
+    service.add_office();
+    let gateway = service.connect_gateway("gw1");
+    service.json(&["device", "add", "laptop", "--user", "ada"]);
+    gateway.disconnect();
+
+    let top = service.json(&["top"]);
+    assert_eq!(top["peers"][0]["device"], "laptop");
+    assert!(top["peers"][0]["session"].is_null());
+    let once = service.run(&["top", "--once"], "");
+    assert!(
+        once.stdout.contains("SESSION LEFT") && once.stdout.contains("laptop"),
+        "{}",
+        once.stdout
+    );
+    assert_eq!(
+        service.json(&["top", "--user", "bob"])["peers"],
+        serde_json::json!([])
+    );
+
+    // Without a gateway, the store answers, and says so.
+    let locked = service.json(&["explain", "laptop", "10.9.0.2:22"]);
+    assert_eq!(
+        (&locked["verdict"], &locked["reason"]),
+        (&"drop".into(), &"locked".into())
+    );
+    assert!(locked["gateway"].is_null() && locked["session"].is_null());
+    service.json(&["session", "add", "--device", "laptop"]);
+    let live = service.run(&["explain", "laptop", "10.9.0.2:22"], "");
+    assert_eq!(live.code, 0, "{}", live.stderr);
+    for part in ["passes", "the session's deadline", "No gateway answers"] {
+        assert!(live.stdout.contains(part), "{part}: {}", live.stdout);
+    }
+    let unsolicited = service.json(&["explain", "--to-peer", "10.77.0.2", "10.9.0.2:5985/tcp"]);
+    assert_eq!(unsolicited["reason"], "unsolicited");
+    assert_eq!(service.run(&["explain", "phone", "10.9.0.2"], "").code, 1);
+
+    assert_eq!(
+        service.json(&["location", "show", "office"])["answer_drops"],
+        true
+    );
+    let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
+    assert_eq!(set["answer_drops"], false);
+
+    let unknown = service.run(&["trace", "--peer", "phone"], "");
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("phone"), "{}", unknown.stderr);
+}
+
+#[test]
+fn figures_are_served_where_the_configuration_says() {
+    use std::io::{Read as _, Write as _};
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut service = Service::start();
+    service.stop();
+    let file = service.path("portcullis.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{config}[metrics]\nlisten = \"{free}\"\n")).unwrap();
+    service.restart();
+    let mut stream = std::net::TcpStream::connect(free).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(
+        page.contains("portcullis_devices 0") && page.contains("# EOF"),
+        "{page}"
+    );
 }

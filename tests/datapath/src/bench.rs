@@ -81,6 +81,7 @@ impl Bench {
                     key: key(i),
                     addresses: vec![peer_v4(i).into(), peer_v6(i).into()],
                     session: state.session(now),
+                    policy: 0,
                 }
             })
             .collect();

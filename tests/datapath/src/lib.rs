@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod bench_shield;
 pub mod kernel;
 pub mod memory;
 pub mod packets;
 pub mod scene;
+pub mod shield;
+pub mod wireguard;

@@ -4,17 +4,19 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     net::IpAddr,
+    sync::Arc,
 };
 
 use gateway_common::{
     abi::{
         Address, AddressV4, AddressV6, Check, Direction, FlowKey, FlowState, FragmentKey,
-        FragmentState, PeerState, ServiceKey, Settings,
+        FragmentState, PeerState, RuleOutcome, ServiceKey, Settings,
     },
     clock::SECOND,
-    decide::{Decision, Requirement, Tables, decide, gate},
+    decide::{Decision, Query, Tables, decide},
     packet::Packet,
     parse::{self, Slice},
+    policy,
     verdict::Reason,
 };
 use ipnet::IpNet;
@@ -22,8 +24,8 @@ use portcullis_agent::datapath::{Service, SessionGrant};
 
 use crate::scene::{self, Gate, State};
 
-/// A policy of rules, for the properties: what it asks, if anything.
-pub type Policy = fn(Direction, IpAddr, u8, u16) -> Option<Requirement>;
+/// A policy of rules as a function, for the properties.
+pub type Rules = fn(Direction, IpAddr, u8, u16) -> RuleOutcome;
 
 /// Hash tables in place of maps.
 #[derive(Clone)]
@@ -38,8 +40,10 @@ pub struct Memory {
     pub addresses: Vec<(IpNet, u32)>,
     /// What needs no session.
     pub services: HashSet<ServiceKey>,
-    /// What the rules say.
-    pub policy: Policy,
+    /// Rules in place of the compiled ones.
+    pub rules: Option<Rules>,
+    /// Compiled rules, by parity of the settings' epoch.
+    pub policies: [Arc<policy::Tables>; 2],
     flows_v4: HashMap<FlowKey<AddressV4>, FlowState>,
     flows_v6: HashMap<FlowKey<AddressV6>, FlowState>,
     fragments: HashMap<FragmentKey, FragmentState>,
@@ -53,7 +57,8 @@ impl Default for Memory {
             peers: Vec::new(),
             addresses: Vec::new(),
             services: HashSet::new(),
-            policy: |direction, _, _, _| gate(direction),
+            rules: None,
+            policies: Default::default(),
             flows_v4: HashMap::new(),
             flows_v6: HashMap::new(),
             fragments: HashMap::new(),
@@ -81,7 +86,7 @@ impl Memory {
     pub fn set_services(&mut self, services: &[Service]) {
         self.services.clear();
         self.settings.service_filter = 0;
-        self.settings.epoch += 1;
+        self.settings.epoch += 2;
         for service in services {
             self.settings.service_filter |= ServiceKey::filter_bit(service.port, service.protocol);
             self.services.insert(ServiceKey {
@@ -91,6 +96,25 @@ impl Memory {
                 pad: 0,
             });
         }
+    }
+
+    /// Makes this policy hold, as the datapath does; `class` says which effective policy is a peer's.
+    pub fn switch_policy(
+        &mut self,
+        policy: Option<Arc<policy::Tables>>,
+        class: impl Fn(usize) -> u32,
+    ) {
+        let new = self.settings.parity() as usize ^ 1;
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            peer.policy[new] = class(index);
+        }
+        self.settings.epoch += 1;
+        self.settings.flags = if policy.is_some() {
+            Settings::POLICY
+        } else {
+            0
+        };
+        self.policies[new] = policy.unwrap_or_default();
     }
 
     /// Writes a session, as the datapath does.
@@ -106,10 +130,7 @@ impl Memory {
             6 => parse::ipv6(&bytes).map(|packet| self.parsed(direction, &packet)),
             _ => Err(Reason::NotIp),
         });
-        parsed.unwrap_or_else(|reason| Decision {
-            reason,
-            peer: gateway_common::abi::NO_PEER,
-        })
+        parsed.unwrap_or_else(Decision::without_peer)
     }
 
     fn parsed<A>(&mut self, direction: Direction, packet: &Packet<A>) -> Decision
@@ -149,6 +170,7 @@ fn state(old: &PeerState, session: Option<&SessionGrant>) -> PeerState {
     let mut next = PeerState {
         incarnation: old.incarnation,
         generation: old.generation + 1,
+        policy: old.policy,
         ..PeerState::default()
     };
     if let Some(session) = session {
@@ -195,7 +217,11 @@ impl Family for AddressV6 {
 
 impl<A: Family> Tables<A> for Memory {
     fn settings(&self) -> Option<Settings> {
-        Some(self.settings)
+        let mut settings = self.settings;
+        if self.rules.is_some() {
+            settings.flags |= Settings::POLICY;
+        }
+        Some(settings)
     }
 
     fn peer_of(&self, _settings: &Settings, address: A) -> Option<u32> {
@@ -225,15 +251,23 @@ impl<A: Family> Tables<A> for Memory {
         self.services.contains(key)
     }
 
-    fn requirement(
-        &self,
-        _policy: u32,
-        direction: Direction,
-        remote: A,
-        protocol: u8,
-        port: u16,
-    ) -> Option<Requirement> {
-        (self.policy)(direction, remote.ip(), protocol, port)
+    fn rule(&self, query: &Query<A>) -> RuleOutcome {
+        if let Some(rules) = self.rules {
+            return rules(
+                query.direction,
+                query.remote.ip(),
+                query.protocol,
+                query.port,
+            );
+        }
+        let tables = &self.policies[query.parity as usize];
+        tables.lookup(
+            query.class,
+            query.direction,
+            query.remote.ip(),
+            query.protocol,
+            query.port,
+        )
     }
 
     fn store_flow(&mut self, key: &FlowKey<A>, state: &FlowState) {

@@ -10,10 +10,9 @@ use datapath_tests::{
 use gateway_common::{
     abi::{
         Direction::{self, FromPeer, ToPeer},
-        Level,
+        Level, NO_RULE, RuleOutcome,
     },
     clock::SECOND,
-    decide::Requirement,
     verdict::Reason,
 };
 
@@ -91,32 +90,36 @@ fn inv3_a_connection_is_kept_for_hours_once_both_have_spoken_and_a_minute_before
 
 /// SSH needs a phishing-resistant login of the last fifteen minutes, the web none at all, and a help
 /// desk may reach a peer's port 5985.
-fn rules(direction: Direction, _remote: IpAddr, protocol: u8, port: u16) -> Option<Requirement> {
+fn rules(direction: Direction, _remote: IpAddr, protocol: u8, port: u16) -> RuleOutcome {
     match (direction, protocol, port) {
-        (FromPeer, number::TCP, 22) => Some(Requirement {
+        (FromPeer, number::TCP, 22) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::PhishingResistant,
             max_age: Some(900 * SECOND),
-        }),
-        (FromPeer, number::TCP, 80) => Some(Requirement {
+        },
+        (FromPeer, number::TCP, 80) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::None,
             max_age: None,
-        }),
-        (FromPeer, number::UDP, _) => Some(Requirement {
+        },
+        (FromPeer, number::UDP, _) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::Mfa,
             max_age: None,
-        }),
-        (ToPeer, number::TCP, 5985) => Some(Requirement {
+        },
+        (ToPeer, number::TCP, 5985) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::Mfa,
             max_age: None,
-        }),
-        _ => None,
+        },
+        _ => RuleOutcome::NoRule,
     }
 }
 
 #[test]
 fn inv2_a_rules_level_and_freshness_are_checked_for_each_packet() {
     let mut gate = live();
-    gate.policy = rules;
+    gate.rules = Some(rules);
     assert_eq!(gate.run(FromPeer, &there(flag::SYN)), Reason::LevelTooLow);
     gate.peers[0].level = Level::PhishingResistant as u8;
     gate.peers[0].authenticated_at = gate.now;
@@ -125,6 +128,8 @@ fn inv2_a_rules_level_and_freshness_are_checked_for_each_packet() {
     gate.now += 899 * SECOND;
     assert_eq!(gate.run(FromPeer, &there(flag::ACK)), Reason::Session);
     gate.now += SECOND;
+    assert_eq!(gate.run(FromPeer, &there(flag::ACK)), Reason::Session);
+    gate.now += 1;
     assert_eq!(gate.run(FromPeer, &there(flag::ACK)), Reason::NotFresh);
     assert_eq!(gate.run(ToPeer, &back(flag::ACK)), Reason::NotFresh);
     // Logging in anew is enough, the connection lives on.
@@ -138,7 +143,7 @@ fn inv2_a_rules_level_and_freshness_are_checked_for_each_packet() {
 #[test]
 fn inv3_a_rule_for_unsolicited_traffic_opens_flows_towards_the_peer() {
     let mut gate = live();
-    gate.policy = rules;
+    gate.rules = Some(rules);
     let push = ip(
         V4.server,
         V4.peer,
@@ -158,7 +163,7 @@ fn inv3_a_rule_for_unsolicited_traffic_opens_flows_towards_the_peer() {
     let forged = ip(V4.server, V4.peer, number::TCP, &tcp(5985, 445, flag::SYN));
     assert_eq!(gate.run(ToPeer, &forged), Reason::Unsolicited);
     // The rule goes: the flow ends with it.
-    gate.policy = |_, _, _, _| None;
+    gate.rules = Some(|_, _, _, _| RuleOutcome::NoRule);
     gate.settings.epoch += 1;
     assert_eq!(gate.run(ToPeer, &push), Reason::Unsolicited);
     assert_eq!(gate.run(FromPeer, &reply), Reason::NoRule);
@@ -169,12 +174,12 @@ fn inv4_a_policy_change_is_obeyed_by_live_flows_from_the_next_packet() {
     let mut gate = live();
     assert_eq!(gate.run(FromPeer, &there(flag::SYN)), Reason::Session);
     assert_eq!(gate.run(ToPeer, &back(flag::ACK)), Reason::Session);
-    gate.policy = rules;
+    gate.rules = Some(rules);
     gate.settings.epoch += 1;
     assert_eq!(gate.run(ToPeer, &back(flag::ACK)), Reason::LevelTooLow);
     assert_eq!(gate.run(FromPeer, &there(flag::ACK)), Reason::LevelTooLow);
     // And back again, without the peer having to reconnect.
-    gate.policy = |direction, _, _, _| gateway_common::decide::gate(direction);
+    gate.rules = None;
     gate.settings.epoch += 1;
     assert_eq!(gate.run(ToPeer, &back(flag::ACK)), Reason::Session);
 }

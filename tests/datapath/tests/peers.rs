@@ -280,6 +280,7 @@ fn inv5_many_at_once_are_as_one_by_one() {
                 key,
                 addresses: vec![v4],
                 session,
+                policy: 0,
             }
         })
         .collect();

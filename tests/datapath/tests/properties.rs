@@ -8,50 +8,55 @@ use std::{collections::HashMap, net::IpAddr};
 
 use datapath_tests::{
     kernel::Kernel,
-    memory::{Memory, Policy},
+    memory::{Memory, Rules},
     packets::{echo_reply, echo_request, flag, icmp_number, ip, number, tcp, udp, unreachable},
     scene::{Cast, Gate as _, State, V4, V6, services},
 };
 use gateway_common::{
     abi::{
         Direction::{self, FromPeer, ToPeer},
-        Level, PeerState,
+        Level, NO_RULE, PeerState, RuleOutcome,
     },
     clock::SECOND,
-    decide::{Requirement, gate, timeout},
+    decide::{gate, timeout},
     verdict::{Reason, Verdict},
 };
 use portcullis_agent::datapath::SessionGrant;
 use proptest::{prelude::*, sample::select};
 
-const POLICIES: [Policy; 4] = [
+const POLICIES: [Rules; 4] = [
     |direction, _, _, _| gate(direction),
-    |_, _, _, _| None,
+    |_, _, _, _| RuleOutcome::NoRule,
     |direction, _, protocol, port| match (direction, protocol, port) {
-        (FromPeer, number::TCP, 22) => Some(Requirement {
+        (FromPeer, number::TCP, 22) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::PhishingResistant,
             max_age: Some(50 * SECOND),
-        }),
-        (FromPeer, _, _) => Some(Requirement {
+        },
+        (FromPeer, _, _) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::Mfa,
             max_age: Some(150 * SECOND),
-        }),
-        (ToPeer, _, 1000) => Some(Requirement {
+        },
+        (ToPeer, _, 1000) => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::Mfa,
             max_age: None,
-        }),
-        _ => None,
+        },
+        _ => RuleOutcome::NoRule,
     },
     |direction, remote, _, port| match direction {
-        FromPeer if port == 443 || remote == V6.server => Some(Requirement {
+        FromPeer if port == 443 || remote == V6.server => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::None,
             max_age: None,
-        }),
+        },
         FromPeer => gate(direction),
-        ToPeer => Some(Requirement {
+        ToPeer => RuleOutcome::Allow {
+            rule: NO_RULE,
             level: Level::PhishingResistant,
             max_age: None,
-        }),
+        },
     },
 ];
 
@@ -173,7 +178,7 @@ impl Shape {
 struct Oracle {
     now: u64,
     peers: [PeerState; 2],
-    policy: Policy,
+    policy: Rules,
     flows: HashMap<FlowId, Flow>,
 }
 
@@ -251,25 +256,27 @@ impl Oracle {
         if opener == FromPeer && services().iter().any(service) {
             return Reason::OpenService;
         }
-        let Some(required) = (self.policy)(opener, shape.remote(), protocol, port) else {
+        let RuleOutcome::Allow { level, max_age, .. } =
+            (self.policy)(opener, shape.remote(), protocol, port)
+        else {
             return if opener == FromPeer {
                 Reason::NoRule
             } else {
                 Reason::Unsolicited
             };
         };
-        if required.level == Level::None {
+        if level == Level::None {
             return Reason::OpenService;
         }
         let peer = &self.peers[usize::from(shape.peer)];
         if let Some(reason) = live(peer, self.now) {
             return reason;
         }
-        if peer.level < required.level as u8 {
+        if peer.level < level as u8 {
             return Reason::LevelTooLow;
         }
-        match required.max_age {
-            Some(age) if self.now >= peer.authenticated_at + age => Reason::NotFresh,
+        match max_age {
+            Some(age) if self.now > peer.authenticated_at + age => Reason::NotFresh,
             _ => Reason::Session,
         }
     }
@@ -378,7 +385,7 @@ proptest! {
                 }
                 Step::Lock { peer } => write(&mut memory, &mut oracle, *peer, None),
                 Step::Policy(index) => {
-                    memory.policy = POLICIES[*index];
+                    memory.rules = Some(POLICIES[*index]);
                     memory.settings.epoch += 1;
                     oracle.policy = POLICIES[*index];
                 }

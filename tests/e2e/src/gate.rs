@@ -39,6 +39,8 @@ pub struct Options {
     pub idle_timeout: Option<&'static str>,
     /// The size of the file system that holds control's state, as mount(8) reads it; none: as large as can be.
     pub disk: Option<&'static str>,
+    /// Whether there is a shield on the network card.
+    pub shield: bool,
 }
 
 impl Default for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             lifetime: "1h",
             idle_timeout: None,
             disk: None,
+            shield: false,
         }
     }
 }
@@ -91,7 +94,7 @@ impl Gate {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/e2e-{}-{number}", std::process::id()));
         let paths = Paths::new(dir.path(), pins);
-        paths.prepare()?;
+        paths.prepare(options.shield)?;
         if let Some(size) = options.disk {
             run(
                 Command::new("mount")
@@ -412,6 +415,19 @@ impl Gate {
             .context("no time")?
             .parse()
             .context("not a time")
+    }
+
+    /// Messages that the gateway has reported under this reason and direction.
+    pub fn counted(&self, reason: &str, direction: &str) -> Result<u64> {
+        let gateways = self.ask(&["gateway", "list"])?;
+        let reasons = gateways["gateways"][0]["reasons"]
+            .as_array()
+            .context("a gateway has reasons")?;
+        Ok(reasons
+            .iter()
+            .find(|count| count["reason"] == reason && count["direction"] == direction)
+            .and_then(|count| count["packets"].as_u64())
+            .unwrap_or(0))
     }
 
     /// Whether the WireGuard interface exists.

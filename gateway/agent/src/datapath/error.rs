@@ -126,3 +126,10 @@ pub enum DatapathError {
     #[error("{0} has host bits set")]
     HostBits(IpNet),
 }
+
+impl DatapathError {
+    /// Whether somebody else's program is where ours should be.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Program { source, .. } if super::hooks::errno(source) == Some(libc::EBUSY))
+    }
+}

@@ -18,19 +18,21 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use gateway_common::abi::names;
+use gateway_common::{abi::names, shield};
 
 use super::{
     error::DatapathError,
     filters,
     pins::Pins,
-    sys::{self, TcxLink},
+    sys::{self, LinkInfo},
     types::Attached,
 };
 
 /// First of all classic filters, so that none before it lets a packet past the gate.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// On the network card there may be others' filters: a handle that they hardly use.
+const LEARN_HANDLE: TcHandle = TcHandle::new(0, 0x706f);
 
 /// One hook and its program.
 #[derive(Clone, Copy)]
@@ -39,6 +41,10 @@ pub(super) struct Hook {
     link: &'static str,
     program_pin: &'static str,
     at: TcAttachType,
+    handle: TcHandle,
+    /// It lets packets through or not: it has to be the first on its interface, and must not be
+    /// taken off one that is alive.
+    enforces: bool,
 }
 
 /// Both hooks.
@@ -48,16 +54,35 @@ pub(super) const HOOKS: [Hook; 2] = [
         link: "link_from_peer",
         program_pin: "program_from_peer",
         at: TcAttachType::Ingress,
+        handle: HANDLE,
+        enforces: true,
     },
     Hook {
         program: names::TO_PEER,
         link: "link_to_peer",
         program_pin: "program_to_peer",
         at: TcAttachType::Egress,
+        handle: HANDLE,
+        enforces: true,
     },
 ];
 
+/// The shield's learner, on the network card.
+pub(super) const LEARN: Hook = Hook {
+    program: shield::names::LEARN,
+    link: "link_learn",
+    program_pin: "program_learn",
+    at: TcAttachType::Egress,
+    handle: LEARN_HANDLE,
+    enforces: false,
+};
+
 impl Hook {
+    /// Name of the program.
+    pub(super) const fn name(self) -> &'static str {
+        self.program
+    }
+
     /// Loads the program into the kernel and returns its id.
     pub(super) fn load(self, object: &mut Ebpf) -> Result<u32, DatapathError> {
         let program = self.program(object)?;
@@ -91,9 +116,15 @@ impl Hook {
         Ok(attached)
     }
 
-    /// Whether the kernel runs the program of this id on the hook, before any other.
+    /// Whether the kernel runs the program of this id on the hook: one that enforces before any
+    /// other.
     pub(super) fn is_attached(self, ifindex: u32, id: u32) -> Result<bool, DatapathError> {
-        Ok(self.running(ifindex)?.first() == Some(&id))
+        let running = self.running(ifindex)?;
+        Ok(if self.enforces {
+            running.first() == Some(&id)
+        } else {
+            running.contains(&id)
+        })
     }
 
     /// Asks the kernel whether the program of this id is the first on the hook.
@@ -140,7 +171,7 @@ impl Hook {
 
     fn refuse_if_elsewhere(
         self,
-        link: TcxLink,
+        link: LinkInfo,
         interface: &str,
         ifindex: Option<u32>,
     ) -> Result<(), DatapathError> {
@@ -181,7 +212,7 @@ impl Hook {
 
     /// Takes the classic filter off; tcx links go with their pins.
     pub(super) fn detach_clsact(self, interface: &str) -> Result<(), DatapathError> {
-        let result = SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+        let result = SchedClassifierLink::attached(interface, self.at, PRIORITY, self.handle, None)
             .map_err(TcError::IoError)
             .map_err(ProgramError::TcError)
             .and_then(detach);
@@ -241,7 +272,7 @@ impl Hook {
     }
 
     /// The pinned link, where it is this interface's. That of an interface that is gone is removed;
-    /// that of one that is alive must stay, and is an error.
+    /// one that enforces on an interface that is alive must stay, and is an error.
     fn adoptable(
         self,
         pins: &Pins,
@@ -255,7 +286,13 @@ impl Hook {
             self.unpin(pins)?;
             return Ok(None);
         }
-        self.refuse_if_elsewhere(link, interface, Some(ifindex))?;
+        match self.refuse_if_elsewhere(link, interface, Some(ifindex)) {
+            Err(DatapathError::AttachedElsewhere { .. }) if !self.enforces => {
+                self.unpin(pins)?;
+                return Ok(None);
+            }
+            result => result?,
+        }
         PinnedLink::from_pin(pins.path(self.link))
             .and_then(|link| FdLink::from(link).try_into())
             .map(Some)
@@ -263,7 +300,7 @@ impl Hook {
     }
 
     /// What the pinned link holds together, if there is one.
-    fn pinned_link(self, pins: &Pins) -> Result<Option<TcxLink>, DatapathError> {
+    fn pinned_link(self, pins: &Pins) -> Result<Option<LinkInfo>, DatapathError> {
         let pin = pins.path(self.link);
         let system = |source| DatapathError::System {
             call: "BPF_OBJ_GET",
@@ -275,7 +312,7 @@ impl Hook {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(system(error)),
         };
-        sys::tcx_link(fd.as_fd()).map(Some).map_err(system)
+        sys::link_info(fd.as_fd()).map(Some).map_err(system)
     }
 
     fn attach_clsact(self, object: &mut Ebpf, interface: &str) -> Result<Attached, DatapathError> {
@@ -290,7 +327,7 @@ impl Hook {
         let program = self.program(object)?;
         let options = NlOptions {
             priority: PRIORITY,
-            handle: HANDLE,
+            handle: self.handle,
             classid: None,
         };
         let created =
@@ -299,7 +336,7 @@ impl Hook {
             Ok(id) => (id, Attached::Afresh),
             Err(error) if errno(&error) == Some(libc::EEXIST) => {
                 let link =
-                    SchedClassifierLink::attached(interface, self.at, PRIORITY, HANDLE, None)
+                    SchedClassifierLink::attached(interface, self.at, PRIORITY, self.handle, None)
                         .map_err(|error| self.error("replace", TcError::IoError(error).into()))?;
                 let id = program
                     .attach_to_link(link)
@@ -375,7 +412,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
+pub(super) fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::PinDirectory {
             path: path.to_owned(),
@@ -386,7 +423,7 @@ fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
 }
 
 /// The kernel's answer in an error of aya's.
-fn errno(error: &ProgramError) -> Option<i32> {
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {

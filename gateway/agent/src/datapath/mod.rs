@@ -27,11 +27,16 @@ mod clock;
 mod error;
 mod filters;
 mod hooks;
+mod load;
+mod observe;
 mod peers;
 mod pins;
+mod policy;
 mod services;
 mod session;
+mod settings;
 mod shared;
+mod shield;
 mod slots;
 mod sys;
 mod table;
@@ -40,32 +45,45 @@ mod types;
 use std::{
     fmt,
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, Pod,
     maps::{MapData, PerCpuArray, RingBuf},
 };
 use gateway_common::{
-    abi::{Direction, PeerKey, PeerState, ServiceKey, Settings, counter_index, names},
+    abi::{
+        Direction, EventBudget, PeerDrops, PeerKey, PeerState, ServiceKey, Settings, counter_index,
+        names,
+    },
     verdict::Reason,
 };
 
 pub use clock::now;
 pub use error::DatapathError;
+pub use observe::{FlowCounter, MapFigures, PeerSnapshot, ProgramFigures};
+pub use shield::{
+    Budgets as ShieldBudgets, Kept as ShieldKept, Mode as ShieldMode,
+    REPORTED_AS as SHIELD_REPORTED_AS, Shield, Wanted as ShieldWanted,
+};
 pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, SessionGrant};
 
 use addresses::Addresses;
 use hooks::HOOKS;
+use load::Object;
 use pins::{Pins, SPECS};
+use policy::Sets;
 use session::States;
 use shared::Shared;
 use slots::Slots;
 use table::Table;
 
 /// The compiled programs, part of this binary.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTCULLIS_BPF_OBJECT"));
+static OBJECT: Object = Object {
+    bytes: aya::include_bytes_aligned!(env!("PORTCULLIS_BPF_OBJECT")),
+    specs: &SPECS,
+};
 
 /// The datapath of one WireGuard interface.
 ///
@@ -77,6 +95,10 @@ pub struct Datapath {
     pins: Pins,
     adopted: bool,
     settings: Table<u32, Settings>,
+    settings_words: Shared,
+    sets: Sets,
+    /// A session has been narrowed or locked since the last grace period that a class waited for.
+    locked_lately: bool,
     services: Table<ServiceKey, u8>,
     addresses: Addresses,
     states: States,
@@ -84,9 +106,12 @@ pub struct Datapath {
     state_table: Table<u32, PeerState>,
     key_table: Table<u32, PeerKey>,
     counters: PerCpuArray<MapData, u64>,
+    budgets: PerCpuArray<MapData, EventBudget>,
+    drops: Table<u32, PeerDrops>,
     events: Option<RingBuf<MapData>>,
     slots: Slots,
     max_peers: u32,
+    config: Config,
 }
 
 impl fmt::Debug for Datapath {
@@ -110,9 +135,9 @@ impl Datapath {
         let pins = Pins::new(config)?;
         let adopted = pins.exist()?;
         let mut object = if adopted {
-            adopt(config, &pins)?
+            OBJECT.adopt(config, &pins)?
         } else {
-            begin(config, &pins)?
+            OBJECT.begin(config, &pins)?
         };
         let mut programs = [0; 2];
         for (id, hook) in programs.iter_mut().zip(HOOKS) {
@@ -277,6 +302,12 @@ impl Datapath {
             .take_map(names::EVENTS)
             .and_then(|map| RingBuf::try_from(map).ok())
             .ok_or(DatapathError::Object(names::EVENTS))?;
+        let budgets = object
+            .take_map(names::EVENT_BUDGET)
+            .and_then(|map| PerCpuArray::try_from(map).ok())
+            .ok_or(DatapathError::Object(names::EVENT_BUDGET))?;
+        let settings = table::<u32, Settings>(&pins, names::SETTINGS)?;
+        let settings_words = shared(&settings, names::SETTINGS, 1, size_of::<Settings>())?;
         let addresses = Addresses::new(
             table(&pins, names::PEER_V4)?,
             table(&pins, names::PEER_V6)?,
@@ -287,7 +318,11 @@ impl Datapath {
             object,
             programs,
             adopted,
-            settings: table(&pins, names::SETTINGS)?,
+            settings,
+            settings_words,
+            sets: Sets::open(&pins)?,
+            // An earlier run may have locked something just before it ended.
+            locked_lately: true,
             services: table(&pins, names::SERVICES)?,
             addresses,
             states: States(states),
@@ -295,64 +330,18 @@ impl Datapath {
             state_table,
             key_table,
             counters,
+            budgets,
+            drops: table(&pins, names::PEER_DROPS)?,
             events: Some(events),
             slots: Slots::from_kernel(config.max_peers, []),
             max_peers: config.max_peers,
+            config: config.clone(),
             pins,
         };
         if adopted {
             datapath.adopt_peers()?;
         }
         Ok(datapath)
-    }
-}
-
-/// Loads the object over pinned maps, each of which has been found to be of the right shape.
-fn adopt(config: &Config, pins: &Pins) -> Result<Ebpf, DatapathError> {
-    let paths = SPECS.map(|spec| (spec.name, pins.path(spec.name)));
-    for (spec, (name, path)) in SPECS.iter().zip(&paths) {
-        if !path.exists() {
-            let path = path.parent().unwrap_or(path).to_owned();
-            return Err(DatapathError::PinnedMapMissing { map: name, path });
-        }
-        spec.check(path, config)?;
-    }
-    let mut loader = EbpfLoader::new();
-    sized(&mut loader, config);
-    for (name, path) in &paths {
-        loader.map_pin_path(name, path.as_path());
-    }
-    Ok(loader.load(OBJECT)?)
-}
-
-/// Loads the object over new maps and pins them where they are to be committed from.
-fn begin(config: &Config, pins: &Pins) -> Result<Ebpf, DatapathError> {
-    let dir = pins.begin(config)?;
-    let mut loader = EbpfLoader::new();
-    let object = sized(&mut loader, config).load(OBJECT)?;
-    for spec in SPECS {
-        let path = dir.join(spec.name);
-        object
-            .map(spec.name)
-            .ok_or(DatapathError::Object(spec.name))?
-            .pin(&path)
-            .map_err(|error| pin_error(&path, error))?;
-        spec.check(&path, config)?;
-    }
-    Ok(object)
-}
-
-fn sized<'a, 'b>(loader: &'a mut EbpfLoader<'b>, config: &Config) -> &'a mut EbpfLoader<'b> {
-    for spec in SPECS {
-        loader.map_max_entries(spec.name, spec.entries(config));
-    }
-    loader
-}
-
-fn pin_error(path: &Path, error: aya::pin::PinError) -> DatapathError {
-    DatapathError::PinDirectory {
-        path: path.to_owned(),
-        source: std::io::Error::other(error),
     }
 }
 

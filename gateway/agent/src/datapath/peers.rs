@@ -5,7 +5,7 @@ use std::{
     sync::atomic::Ordering::Release,
 };
 
-use gateway_common::abi::{Ended, Level, PeerKey, PeerState, Settings};
+use gateway_common::abi::{Ended, Level, PeerDrops, PeerKey, PeerState, Settings};
 use ipnet::IpNet;
 
 use super::{Datapath, DatapathError, PeerView, PublicKey, SessionGrant, addresses::is_wide};
@@ -24,6 +24,7 @@ impl Datapath {
             addresses.entry(index).or_default().push(address);
         }
         let keys = self.key_table.dump()?;
+        let parity = self.settings()?.parity() as usize;
         let states: HashMap<u32, PeerState> = self.state_table.dump()?.into_iter().collect();
         let mut peers = Vec::new();
         for (index, PeerKey(key)) in keys {
@@ -32,11 +33,12 @@ impl Datapath {
             }
             let mut addresses = addresses.remove(&index).unwrap_or_default();
             addresses.sort_unstable();
-            let session = states.get(&index).and_then(session);
+            let state = states.get(&index);
             peers.push(PeerView {
                 key,
                 addresses,
-                session,
+                session: state.and_then(session),
+                policy: state.map_or(0, |state| state.policy[parity]),
             });
         }
         Ok(peers)
@@ -58,21 +60,19 @@ impl Datapath {
         {
             return Ok(None);
         }
+        let parity = self.settings()?.parity() as usize;
         let mut addresses = Vec::with_capacity(slot.addresses.len());
         for address in &slot.addresses {
             if self.addresses.owner(address)? == Some(slot.index) {
                 addresses.push(*address);
             }
         }
-        let session = self
-            .state_table
-            .get(&slot.index)?
-            .as_ref()
-            .and_then(session);
+        let state = self.state_table.get(&slot.index)?;
         Ok(Some(PeerView {
             key: *key,
             addresses,
-            session,
+            session: state.as_ref().and_then(session),
+            policy: state.map_or(0, |state| state.policy[parity]),
         }))
     }
 
@@ -209,6 +209,7 @@ impl Datapath {
         result?;
         self.write_key(slot.index, &FREE);
         self.slots.release(key);
+        self.drops.insert(&slot.index, &PeerDrops::default())?;
         self.note_wide()
     }
 
@@ -223,6 +224,7 @@ impl Datapath {
         session: Option<&SessionGrant>,
     ) -> Result<(), DatapathError> {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
+        self.locked_lately = true;
         match session {
             None => self.states.lock(slot.index, Ended::Revoked),
             Some(session) => {
@@ -230,6 +232,23 @@ impl Datapath {
                 self.states.grant(slot.index, session);
             }
         }
+        Ok(())
+    }
+
+    /// Brings the peer's session down to the lesser of what it is and what it will be, as a change of
+    /// the policy wants it before. [`Self::set_session`] has to follow.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such peer.
+    pub fn narrow_session(
+        &mut self,
+        key: &PublicKey,
+        session: &SessionGrant,
+    ) -> Result<(), DatapathError> {
+        let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
+        self.locked_lately = true;
+        self.states.narrow(slot.index, session);
         Ok(())
     }
 
@@ -242,6 +261,7 @@ impl Datapath {
     pub fn load_sessions(&mut self, peers: &[PeerView]) -> Result<(), DatapathError> {
         let (mut fresh, mut one_by_one) = (Vec::with_capacity(peers.len()), Vec::new());
         let empty = self.slots.is_empty();
+        let parity = self.settings()?.parity();
         self.slots.reserve(peers.len());
         for peer in peers {
             // With peers in the kernel an address may have to be taken from one of them.
@@ -256,6 +276,7 @@ impl Datapath {
             addresses.dedup();
             let index = self.add(&peer.key)?;
             fresh.extend(addresses.iter().map(|address| (*address, index)));
+            self.states.set_class(index, parity, peer.policy);
             if let Some(session) = &peer.session {
                 self.states.grant(index, session);
             }
@@ -270,10 +291,37 @@ impl Datapath {
         }
         result?;
         for peer in one_by_one {
-            self.upsert_peer(&peer.key, &peer.addresses)?;
-            if peer.session.is_some() {
-                self.set_session(&peer.key, peer.session.as_ref())?;
+            self.load_session(peer)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::load_sessions`], one peer.
+    fn load_session(&mut self, peer: &PeerView) -> Result<(), DatapathError> {
+        peer.session.as_ref().map_or(Ok(()), check)?;
+        let known = self.slots.get(&peer.key).is_some();
+        self.upsert_peer(&peer.key, &peer.addresses)?;
+        let parity = self.settings()?.parity();
+        let index = self
+            .slots
+            .get(&peer.key)
+            .ok_or(DatapathError::UnknownPeer)?
+            .index;
+        if self.states.class(index, parity) != peer.policy {
+            if !known {
+                // No session has been seen with the class that it had.
+                self.states.set_class(index, parity, peer.policy);
+                self.states.renew(index);
+            } else {
+                if peer.session.is_some() {
+                    // The new session must not be seen with the old class.
+                    self.set_session(&peer.key, None)?;
+                }
+                self.set_class(&peer.key, peer.policy)?;
             }
+        }
+        if peer.session.is_some() {
+            self.set_session(&peer.key, peer.session.as_ref())?;
         }
         Ok(())
     }
@@ -302,7 +350,8 @@ impl Datapath {
             .collect();
         self.void_after_grace(&marked);
         // A service or rule may have been taken away without flows having been told.
-        self.change_settings(|settings| settings.epoch = settings.epoch.wrapping_add(1))
+        // The parity is the policy's.
+        self.change_settings(|settings| settings.epoch = settings.epoch.wrapping_add(2))
     }
 
     /// Makes the list of slots what the kernel holds.
@@ -378,7 +427,8 @@ impl Datapath {
         if self.addresses.wide_v6.any()? {
             flags |= Settings::WIDE_V6;
         }
-        self.change_settings(|settings| settings.flags = flags)
+        const WIDE: u32 = Settings::WIDE_V4 | Settings::WIDE_V6;
+        self.change_settings(|settings| settings.flags = settings.flags & !WIDE | flags)
     }
 }
 

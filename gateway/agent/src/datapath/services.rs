@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use gateway_common::abi::{ServiceKey, Settings};
+use gateway_common::abi::ServiceKey;
 
 use super::{Datapath, DatapathError, Service};
 
@@ -29,7 +29,8 @@ impl Datapath {
         // Also where that failed: what was deleted must hold for flows too.
         let settings = self.change_settings(|settings| {
             if lost || settings.service_filter != service_filter {
-                settings.epoch = settings.epoch.wrapping_add(1);
+                // The parity is the policy's.
+                settings.epoch = settings.epoch.wrapping_add(2);
             }
             settings.service_filter = service_filter;
         });
@@ -51,21 +52,6 @@ impl Datapath {
             self.services.insert(key, &1)?;
         }
         Ok(())
-    }
-
-    /// Changes the settings, and writes them only where they differ.
-    pub(super) fn change_settings(
-        &self,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<(), DatapathError> {
-        let held = self.settings.get(&0)?.unwrap_or_default();
-        let mut settings = held;
-        change(&mut settings);
-        if settings == held {
-            Ok(())
-        } else {
-            self.settings.insert(&0, &settings)
-        }
     }
 }
 

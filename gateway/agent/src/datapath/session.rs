@@ -39,8 +39,7 @@ impl States {
     /// Makes the slot a new owner's: locked, and all earlier flows void.
     pub(super) fn reset(&self, index: u32) {
         self.lock(index, Ended::NeverLoggedIn);
-        self.0
-            .half(index, offset_of!(PeerState, policy))
+        self.word(index, offset_of!(PeerState, policy))
             .store(0, Release);
         self.void_flows(index);
     }
@@ -66,13 +65,7 @@ impl States {
     /// kernel has noted stays.
     pub(super) fn grant(&self, index: u32, session: &SessionGrant) {
         let old = self.fields(index);
-        let new = Fields {
-            deadline: session.deadline,
-            idle_timeout: session.idle_timeout,
-            last_activity: session.last_activity.max(old.last_activity),
-            authenticated_at: session.authenticated_at,
-            level: session.level as u8,
-        };
+        let new = Fields::of(session, old.last_activity);
         let both = old.lesser(&new);
         if both != old && both != new {
             // Until all is written the tag names neither, in case this process dies in between.
@@ -104,6 +97,33 @@ impl States {
         self.half(index, offset_of!(PeerState, reserved))
             .load(SeqCst)
             != 0
+    }
+
+    /// The number of the peer's effective policy in the set of tables of this parity.
+    pub(super) fn class(&self, index: u32, parity: u32) -> u32 {
+        self.half(index, class_offset(parity)).load(Acquire)
+    }
+
+    /// Writes that number. Where the parity is that of the epoch, [`Self::renew`] has to follow.
+    pub(super) fn set_class(&self, index: u32, parity: u32, class: u32) {
+        self.half(index, class_offset(parity)).store(class, SeqCst);
+    }
+
+    /// Has every flow of the slot decided again.
+    pub(super) fn renew(&self, index: u32) {
+        self.half(index, offset_of!(PeerState, generation))
+            .fetch_add(1, SeqCst);
+    }
+
+    /// Brings the session down to the lesser of what it is and what it will be.
+    pub(super) fn narrow(&self, index: u32, session: &SessionGrant) {
+        let old = self.fields(index);
+        let both = old.lesser(&Fields::of(session, old.last_activity));
+        if both != old {
+            self.word(index, offset_of!(PeerState, tag))
+                .store(0, Release);
+            self.store(index, &both, &old);
+        }
     }
 
     /// Voids every flow of the slot.
@@ -185,7 +205,22 @@ impl States {
     }
 }
 
+/// Where the number of the effective policy in the set of this parity lies.
+fn class_offset(parity: u32) -> usize {
+    offset_of!(PeerState, policy) + if parity & 1 == 0 { 0 } else { 4 }
+}
+
 impl Fields {
+    fn of(session: &SessionGrant, noted_activity: u64) -> Self {
+        Self {
+            deadline: session.deadline,
+            idle_timeout: session.idle_timeout,
+            last_activity: session.last_activity.max(noted_activity),
+            authenticated_at: session.authenticated_at,
+            level: session.level as u8,
+        }
+    }
+
     fn lesser(&self, other: &Self) -> Self {
         Self {
             deadline: self.deadline.min(other.deadline),

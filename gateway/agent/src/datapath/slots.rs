@@ -72,6 +72,10 @@ impl Slots {
             .get_mut(self.keys.get(index as usize)?.as_ref()?)
     }
 
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&PublicKey, &Slot)> {
+        self.by_key.iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.by_key.values_mut()
     }

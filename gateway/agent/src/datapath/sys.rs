@@ -14,14 +14,46 @@ use std::{
 
 use aya::Pod;
 
+const BPF_MAP_CREATE: c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: c_int = 1;
 const BPF_MAP_UPDATE_ELEM: c_int = 2;
 const BPF_MAP_DELETE_ELEM: c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: c_int = 4;
+const BPF_OBJ_PIN: c_int = 6;
 const BPF_OBJ_GET: c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_MAP_LOOKUP_BATCH: c_int = 24;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;
+const BPF_LINK_DETACH: c_int = 34;
+
+/// What a map is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// `BPF_MAP_TYPE_…`.
+    pub(super) kind: u32,
+    /// Bytes of a key.
+    pub(super) key: u32,
+    /// Bytes of a value.
+    pub(super) value: u32,
+    /// Most elements.
+    pub(super) entries: u32,
+    /// `BPF_F_…`.
+    pub(super) flags: u32,
+}
+
+/// `union bpf_attr` for a new map.
+#[repr(C)]
+#[derive(Default)]
+struct NewMap {
+    kind: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+    inner: u32,
+    node: u32,
+    name: [u8; 16],
+}
 
 /// `union bpf_attr` for one element of a map.
 #[repr(C)]
@@ -64,15 +96,18 @@ struct ObjectInfo {
     info: u64,
 }
 
-/// `struct bpf_link_info`, as far as a tcx link fills it (Linux 6.6).
+/// `struct bpf_link_info`, as far as XDP (Linux 5.9) and tcx links (6.6) fill it alike.
 #[repr(C)]
-#[derive(Default)]
-struct TcxLinkInfo {
+#[derive(Clone, Copy, Default)]
+pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    program: u32,
+    /// Id of the program.
+    pub(super) program: u32,
     pad: u32,
-    ifindex: u32,
+    /// Interface that it is attached to, in that interface's own network namespace; 0 once the
+    /// interface is gone.
+    pub(super) ifindex: u32,
     attach_type: u32,
     rest: [u64; 8],
 }
@@ -98,6 +133,11 @@ fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<i64> {
 fn raw(fd: BorrowedFd<'_>) -> u32 {
     // An open descriptor is never negative.
     fd.as_raw_fd().unsigned_abs()
+}
+
+/// The descriptor's number, as a map of maps wants it for a value.
+pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
+    raw(fd)
 }
 
 fn address<T: ?Sized>(value: &T) -> u64 {
@@ -240,6 +280,91 @@ pub(super) fn dump<K: Pod + Default, V: Pod + Default>(
     }
 }
 
+/// Counts the elements of a hash map with keys and values of these sizes, by reading them all.
+pub(super) fn count(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u64> {
+    let mut chunk: usize = 4096;
+    let mut all = 0;
+    let mut cursor = [0_u64; 8];
+    let mut started = false;
+    loop {
+        let mut keys = vec![0_u8; chunk * key];
+        let mut values = vec![0_u8; chunk * value.next_multiple_of(8)];
+        let mut next = [0_u64; 8];
+        let mut attributes = Batch {
+            in_batch: if started { address(&cursor) } else { 0 },
+            out_batch: address_mut(&mut next),
+            keys: address_mut(keys.as_mut_slice()),
+            values: address_mut(values.as_mut_slice()),
+            count: u32::try_from(chunk).unwrap_or(u32::MAX),
+            map: raw(map),
+            ..Batch::default()
+        };
+        let end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+            Ok(_) => false,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => true,
+                // A bucket holds more than fits into the rest: ask again with more room.
+                Some(libc::ENOSPC) => {
+                    chunk *= 2;
+                    continue;
+                }
+                Some(libc::EINTR) => continue,
+                _ => return Err(error),
+            },
+        };
+        all += u64::from(attributes.count);
+        if end {
+            return Ok(all);
+        }
+        cursor = next;
+        started = true;
+    }
+}
+
+/// Makes a map; one of maps where `inner` says like which.
+pub(super) fn create_map(
+    name: &str,
+    shape: Shape,
+    inner: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let Shape {
+        kind,
+        key,
+        value,
+        entries,
+        flags,
+    } = shape;
+    let inner = inner.map_or(0, raw);
+    let mut attributes = NewMap {
+        kind,
+        key,
+        value,
+        entries,
+        flags,
+        inner,
+        ..NewMap::default()
+    };
+    // The last byte ends it.
+    for (place, byte) in attributes.name.iter_mut().take(15).zip(name.bytes()) {
+        *place = byte;
+    }
+    let fd = bpf(BPF_MAP_CREATE, &mut attributes)?;
+    let fd = c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectPath {
+        path: path.as_ptr() as u64,
+        fd: raw(fd),
+        ..ObjectPath::default()
+    };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
 /// Opens a pinned object.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -253,29 +378,22 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What a tcx link holds together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TcxLink {
-    /// Interface that it is attached to, in that interface's own network namespace; 0 once the
-    /// interface is gone.
-    pub(super) ifindex: u32,
-    /// Kernel id of the program.
-    pub(super) program: u32,
+/// Takes a link's program off now (Linux 5.9). Left to the last descriptor's end, it happens some time later.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = [raw(link), 0];
+    bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
-/// Asks the kernel about a tcx link.
-pub(super) fn tcx_link(link: BorrowedFd<'_>) -> io::Result<TcxLink> {
-    let mut info = TcxLinkInfo::default();
+/// What an XDP or tcx link attaches where.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
     let mut attributes = ObjectInfo {
         fd: raw(link),
-        length: u32::try_from(size_of::<TcxLinkInfo>()).unwrap_or(0),
+        length: u32::try_from(size_of::<LinkInfo>()).unwrap_or(0),
         info: address_mut(&mut info),
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(TcxLink {
-        ifindex: info.ifindex,
-        program: info.program,
-    })
+    Ok(info)
 }
 
 /// Number of this thread's network namespace; no two that exist have the same.

@@ -50,6 +50,8 @@ pub struct PeerView {
     pub addresses: Vec<IpNet>,
     /// The session written last, even where its deadline has passed since; `None` when locked.
     pub session: Option<SessionGrant>,
+    /// Number of its effective policy in the policy that holds.
+    pub policy: u32,
 }
 
 /// Something reachable before login.

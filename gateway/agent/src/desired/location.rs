@@ -41,6 +41,8 @@ pub struct Location {
     pub mtu: u32,
     /// Reachable before login: the portal, the resolver. Sorted.
     pub services: Vec<Service>,
+    /// Senders of dropped openers are told at once.
+    pub answer_drops: bool,
 }
 
 impl TryFrom<v1::LocationConfig> for Location {
@@ -75,6 +77,7 @@ impl TryFrom<v1::LocationConfig> for Location {
                 .filter(|mtu| (1280..=65_535).contains(mtu))
                 .ok_or(LocationError::Mtu(wire.mtu))?,
             services,
+            answer_drops: wire.answer_drops,
         })
     }
 }
@@ -110,6 +113,7 @@ mod tests {
                 protocol: 6,
                 port: 443,
             }],
+            answer_drops: true,
         }
     }
 

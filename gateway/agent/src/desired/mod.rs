@@ -3,9 +3,11 @@
 mod location;
 mod moment;
 mod peer;
+mod policy;
 mod session;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use portcullis_proto::v1;
@@ -13,6 +15,7 @@ use portcullis_proto::v1;
 pub use location::Location;
 pub use moment::Moment;
 pub use peer::Peer;
+pub use policy::{Policy, PolicyError};
 pub use session::{Session, SessionId};
 
 use crate::keys::{KeyError, PublicKey};
@@ -26,6 +29,8 @@ pub struct Desired {
     pub store_id: String,
     /// What the interface is configured with; `None` as long as there was none that could be.
     pub location: Option<Location>,
+    /// The rules, `None` for none; or why those that control has sent cannot be used.
+    pub policy: Result<Option<Arc<Policy>>, PolicyError>,
     peers: HashMap<PublicKey, Peer>,
     /// Which peer an allowed IP belongs to: never two.
     owners: HashMap<IpNet, PublicKey>,
@@ -85,6 +90,11 @@ impl Desired {
             revision: snapshot.revision,
             store_id: snapshot.store_id,
             location,
+            policy: snapshot
+                .policy
+                .map(Policy::try_from)
+                .transpose()
+                .map(|policy| policy.map(Arc::new)),
             peers: HashMap::with_capacity(snapshot.peers.len()),
             owners: HashMap::with_capacity(snapshot.peers.len()),
         };
@@ -157,7 +167,7 @@ impl Desired {
             };
             self.release(&key);
             change.touched.push(key);
-            match Peer::parse(wire, moment) {
+            match Peer::parse(wire, moment).and_then(|peer| self.classified(peer)) {
                 Ok(peer) => parsed.push((key, peer)),
                 Err(reason) => change.rejected.push(Rejection::Peer { key, reason }),
             }
@@ -180,6 +190,16 @@ impl Desired {
             self.owners
                 .extend(peer.allowed_ips.iter().map(|network| (*network, key)));
             self.peers.insert(key, peer);
+        }
+    }
+
+    /// The peer, whose effective policy must be one of the policy's.
+    fn classified(&self, peer: Peer) -> Result<Peer, peer::PeerError> {
+        match &self.policy {
+            Ok(Some(policy)) if peer.policy as usize >= policy.tables.policies.len() => {
+                Err(peer::PeerError::Policy(peer.policy))
+            }
+            _ => Ok(peer),
         }
     }
 
@@ -206,6 +226,7 @@ mod tests {
             listen_port: 51820,
             mtu: 1420,
             open_services: Vec::new(),
+            answer_drops: false,
         }
     }
 
@@ -288,6 +309,24 @@ mod tests {
         let (desired, rejected) = Desired::from_snapshot(snapshot, 0);
         assert!(desired.location.is_none() && desired.peer(&key(2)).is_some());
         assert_eq!(rejected.len(), 1, "{rejected:?}");
+    }
+
+    #[test]
+    fn inv4_an_unusable_policy_keeps_no_peer_from_changing() {
+        let snapshot = v1::Snapshot {
+            location: Some(location()),
+            // Without an id.
+            policy: Some(v1::Policy::default()),
+            peers: vec![v1::Peer {
+                policy: 3,
+                ..peer(2, "10.77.0.3/32")
+            }],
+            ..v1::Snapshot::default()
+        };
+        let (desired, rejected) = Desired::from_snapshot(snapshot, 0);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        assert_eq!(desired.policy, Err(PolicyError::NoId));
+        assert!(desired.peer(&key(2)).is_some());
     }
 
     #[test]

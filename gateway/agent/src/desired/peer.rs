@@ -21,6 +21,8 @@ pub enum PeerError {
     HostBits(IpNet),
     #[error("its keepalive of {0} s is longer than 65535 s")]
     Keepalive(u32),
+    #[error("there is no effective policy {0}")]
+    Policy(u32),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -36,6 +38,8 @@ pub struct Peer {
     pub persistent_keepalive: u16,
     /// `None` where the peer must be locked.
     pub session: Option<Session>,
+    /// Number of its effective policy.
+    pub policy: u32,
 }
 
 impl Peer {
@@ -56,6 +60,7 @@ impl Peer {
                 .session
                 .map(|session| Session::parse(&session, moment))
                 .transpose()?,
+            policy: wire.policy,
         })
     }
 

@@ -46,7 +46,7 @@ pub struct Session {
     pub tag: u64,
     /// Assurance of the login.
     pub level: Level,
-    /// Nanoseconds.
+    /// Nanoseconds; 0 where that was before this machine's start, which is fresh for no rule.
     pub authenticated_at: u64,
     /// Nanoseconds.
     pub deadline: u64,
@@ -79,7 +79,7 @@ impl Session {
             id: SessionId(id),
             tag: session_tag(wire),
             level,
-            authenticated_at: moment.to_map(wire.authenticated_at_ms).min(moment.map),
+            authenticated_at: moment.since(wire.authenticated_at_ms),
             deadline: moment.to_map(wire.deadline_ms),
             idle_timeout: wire.idle_timeout_ms.saturating_mul(1_000_000),
             // An activity from the future would prolong the session.
@@ -164,6 +164,19 @@ mod tests {
             (grant.deadline, grant.last_activity),
             (560 * SECOND, 499 * SECOND)
         );
+    }
+
+    #[test]
+    fn inv2_a_login_from_before_this_machines_start_is_not_fresh() {
+        // It was 10 s old when the machine had been up for 5 s.
+        let restarted = Moment {
+            map: 5 * SECOND,
+            ..MOMENT
+        };
+        let session = Session::parse(&wire(), restarted).expect("valid");
+        let grant = session.grant(restarted.map, None);
+        assert_eq!(grant.authenticated_at, 0);
+        assert_eq!(grant.deadline, 65 * SECOND);
     }
 
     #[test]

@@ -43,6 +43,22 @@ impl Link {
         Ok(())
     }
 
+    /// Every address of this machine, each with the index of its interface.
+    pub async fn all_addresses(&self) -> Result<Vec<(u32, IpAddr)>, LinkError> {
+        let messages: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| self.failed("read addresses beside those of", error))?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| Some((message.header.index, address(message)?.addr())))
+            .collect())
+    }
+
     /// The addresses of the interface, each with its message.
     pub(super) async fn addresses(
         &self,

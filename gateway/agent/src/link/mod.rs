@@ -9,7 +9,9 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
 use tokio::task::JoinHandle;
 
@@ -69,6 +71,8 @@ pub struct Found {
     pub is_up: bool,
     /// Bytes.
     pub mtu: u32,
+    pub is_ethernet: bool,
+    pub receive_queues: u32,
 }
 
 /// The interface of this name, whether or not it exists.
@@ -213,10 +217,12 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
 
 fn found(message: &LinkMessage) -> Found {
     let mut mtu = 0;
+    let mut receive_queues = 1;
     let mut is_wireguard = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::NumRxQueues(queues) => receive_queues = *queues,
             LinkAttribute::LinkInfo(infos) => {
                 is_wireguard |= infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
             }
@@ -228,5 +234,11 @@ fn found(message: &LinkMessage) -> Found {
         is_wireguard,
         is_up: message.header.flags.contains(LinkFlags::Up),
         mtu,
+        // The loopback interface has an Ethernet header, too.
+        is_ethernet: matches!(
+            message.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
+        receive_queues,
     }
 }

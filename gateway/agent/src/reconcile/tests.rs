@@ -39,6 +39,7 @@ fn peer(byte: u8, addresses: &[u8], psk: u8, session: Option<v1::Session>) -> v1
             .collect(),
         persistent_keepalive_s: 0,
         session,
+        policy: u32::from(psk),
     }
 }
 
@@ -52,6 +53,7 @@ fn desired(peers: Vec<v1::Peer>) -> Desired {
             listen_port: 51820,
             mtu: 1420,
             open_services: Vec::new(),
+            ..v1::LocationConfig::default()
         }),
         peers,
         ..v1::Snapshot::default()
@@ -88,6 +90,9 @@ impl Model {
             Action::Lock(_) => held.datapath.as_mut().expect("in the datapath").session = None,
             Action::Grant(_, grant) => {
                 held.datapath.as_mut().expect("in the datapath").session = Some(*grant);
+            }
+            Action::Classify(_, class) => {
+                held.datapath.as_mut().expect("in the datapath").policy = *class
             }
             Action::Forget(_) => held.datapath = None,
             Action::Admit(_, addresses) => {
@@ -206,7 +211,12 @@ fn an_extension_is_one_grant_that_keeps_the_activity() {
 #[test]
 fn inv5_a_preshared_key_is_compared() {
     let (_, actions) = moves(vec![peer(1, &[2], 8, None)], vec![peer(1, &[2], 9, None)]);
-    let [Action::WireGuard(PeerChange::Update(update))] = &actions[..] else {
+    // The effective policy of these peers changes along with it.
+    let [
+        Action::Classify(_, 9),
+        Action::WireGuard(PeerChange::Update(update)),
+    ] = &actions[..]
+    else {
         panic!("{actions:?}")
     };
     assert_eq!(
@@ -326,7 +336,7 @@ proptest! {
         let wanted = desired(to);
         let mut model = Model::new(&desired(from));
         let before: HashMap<_, _> =
-            model.0.iter().filter_map(|(key, held)| Some((*key, held.session()?.tag))).collect();
+            model.0.iter().filter_map(|(key, held)| Some((*key, (held.session()?.tag, held.policy())))).collect();
         for action in model.plan(&wanted) {
             model.execute(&action);
             for (sender, owner) in model.uses() {
@@ -334,10 +344,13 @@ proptest! {
             }
             for (key, held) in &model.0 {
                 let Some(session) = held.session() else { continue };
-                let wanted = wanted.peer(key).and_then(|peer| peer.session.as_ref());
-                let known = before.get(key) == Some(&session.tag)
-                    || wanted.is_some_and(|wanted| wanted.tag == session.tag);
-                prop_assert!(known, "a session that neither state has");
+                let wanted = wanted.peer(key);
+                let known = before.get(key) == Some(&(session.tag, held.policy()))
+                    || wanted.is_some_and(|wanted| {
+                        wanted.policy == held.policy()
+                            && wanted.session.as_ref().is_some_and(|wanted| wanted.tag == session.tag)
+                    });
+                prop_assert!(known, "a session and an effective policy that neither state has together");
                 prop_assert_eq!(session.level, Level::Mfa);
             }
         }
@@ -346,7 +359,7 @@ proptest! {
             .peers()
             .map(|(key, peer)| {
                 let session = peer.session.as_ref().map(|session| session.grant(NOW, None));
-                let datapath = DatapathPeer { addresses: peer.allowed_ips.clone(), session };
+                let datapath = DatapathPeer { addresses: peer.allowed_ips.clone(), session, policy: peer.policy };
                 (*key, Held { wireguard: Some(peer.config()), datapath: Some(datapath) })
             })
             .collect();

@@ -30,6 +30,7 @@ pub fn location() -> v1::LocationConfig {
             protocol: 6,
             port: 443,
         }],
+        ..v1::LocationConfig::default()
     }
 }
 
@@ -51,6 +52,7 @@ pub fn peer(key: u8, session: Option<v1::Session>) -> v1::Peer {
         allowed_ips: vec![format!("10.77.0.{key}/32"), format!("fd77::{key}/128")],
         persistent_keepalive_s: 25,
         session,
+        policy: 0,
     }
 }
 
@@ -61,6 +63,7 @@ pub fn snapshot(revision: u64, peers: Vec<v1::Peer>) -> v1::Snapshot {
         control_now_ms: NOW_MS,
         location: Some(location()),
         peers,
+        policy: None,
     }
 }
 
@@ -96,6 +99,7 @@ pub fn digest(peers: &[v1::Peer]) -> Vec<u8> {
             allowed_ips: &allowed_ips,
             persistent_keepalive_s: u16::try_from(peer.persistent_keepalive_s).expect("keepalive"),
             session: peer.session.as_ref().map(session_tag),
+            policy: peer.policy,
         });
     }
     digest.to_bytes().to_vec()

@@ -7,15 +7,21 @@ use std::sync::Arc;
 use portcullis_proto::v1::admin_server::Admin;
 use portcullis_proto::v1::{
     AddDeviceRequest, AddDeviceResponse, AddGatewayRequest, AddGatewayResponse, AddLocationRequest,
-    AddSessionRequest, AddUserRequest, AddUserResponse, AuditRecords, Device, Devices, Empty,
-    ExtendSessionRequest, Gateway, Gateways, ListAuditRequest, ListDevicesRequest, ListRequest,
-    ListSessionsRequest, Location, Locations, NameRequest, RemoveGatewayRequest, ResetUserRequest,
+    AddSessionRequest, AddUserRequest, AddUserResponse, ApplyPolicyRequest, ApplyPolicyResponse,
+    AuditRecords, Device, Devices, Empty, ExplainRequest, ExplainResponse, ExtendSessionRequest,
+    Gateway, Gateways, GetPolicyRequest, ListAuditRequest, ListDevicesRequest, ListRequest,
+    ListSessionsRequest, Location, Locations, NameRequest, PolicyCheck, PolicyDiff, PolicyReach,
+    PolicySource, PolicyVersion, PolicyVersions, RemoveGatewayRequest, ResetUserRequest,
     ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo, Sessions,
-    SetUserDisabledRequest, StatusRequest, StatusResponse, User, Users,
+    SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest, SetUserGroupsResponse,
+    ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, TraceRequest,
+    User, Users,
 };
 use tonic::{Request, Response, Status};
 
 use crate::core::Core;
+use crate::ops::policy::ShadowStream;
+use crate::ops::trace::TraceStream;
 
 pub(crate) use socket::serve;
 
@@ -99,6 +105,36 @@ impl Admin for AdminService {
     ) -> Result<Response<Location>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.get_location(&request.name).await?))
+    }
+
+    async fn set_location(
+        &self,
+        request: Request<SetLocationRequest>,
+    ) -> Result<Response<Location>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.set_location(request).await?))
+    }
+
+    type TraceStream = TraceStream;
+
+    async fn trace(
+        &self,
+        request: Request<TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.trace(request).await?))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.explain(request).await?))
+    }
+
+    async fn top(&self, _: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
+        Ok(Response::new(self.0.top().await?))
     }
 
     async fn remove_location(
@@ -215,6 +251,71 @@ impl Admin for AdminService {
     ) -> Result<Response<RevocationStatus>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.revoke(request).await?))
+    }
+
+    async fn set_user_groups(
+        &self,
+        request: Request<SetUserGroupsRequest>,
+    ) -> Result<Response<SetUserGroupsResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.set_user_groups(request).await?))
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<PolicySource>,
+    ) -> Result<Response<PolicyCheck>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.check_policy(request.text).await?))
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<ApplyPolicyRequest>,
+    ) -> Result<Response<ApplyPolicyResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.apply_policy(request).await?))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<GetPolicyRequest>,
+    ) -> Result<Response<PolicyVersion>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.get_policy(request.number).await?))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<ListRequest>,
+    ) -> Result<Response<PolicyVersions>, Status> {
+        Ok(Response::new(self.0.list_policies().await?))
+    }
+
+    async fn show_policy(
+        &self,
+        request: Request<NameRequest>,
+    ) -> Result<Response<PolicyReach>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.show_policy(&request.name).await?))
+    }
+
+    async fn diff_policy(
+        &self,
+        request: Request<PolicySource>,
+    ) -> Result<Response<PolicyDiff>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.diff_policy(request.text).await?))
+    }
+
+    type ShadowPolicyStream = ShadowStream;
+
+    async fn shadow_policy(
+        &self,
+        request: Request<ShadowPolicyRequest>,
+    ) -> Result<Response<Self::ShadowPolicyStream>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.shadow_policy(request).await?))
     }
 
     async fn list_audit(

@@ -18,6 +18,9 @@ use super::AdminService;
 use crate::core::Core;
 use crate::error::ControlError;
 
+/// A policy file, and room around it.
+const MAX_MESSAGE: usize = 32 << 20;
+
 /// Serves administrators until `shutdown` resolves, then removes the socket.
 pub(crate) async fn serve(
     core: Arc<Core>,
@@ -30,7 +33,7 @@ pub(crate) async fn serve(
         Err(_) => true,
     });
     let served = Server::builder()
-        .add_service(AdminServer::new(AdminService(core)))
+        .add_service(AdminServer::new(AdminService(core)).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await;
     let _ = fs::remove_file(&path);

@@ -23,6 +23,8 @@ const DNS: u32 = 53;
 #[derive(Default)]
 pub(super) struct Expected {
     peers: HashMap<DeviceKey, Held>,
+    /// Id; 0 for none.
+    policy: u64,
     digest: StateDigest,
 }
 
@@ -30,6 +32,7 @@ struct Held {
     preshared_key: Option<zeroize::Zeroizing<[u8; 32]>>,
     allowed_ips: Vec<(IpAddr, u8)>,
     session: Option<u64>,
+    policy: u32,
 }
 
 impl Held {
@@ -40,6 +43,7 @@ impl Held {
             allowed_ips: &self.allowed_ips,
             persistent_keepalive_s: 0,
             session: self.session,
+            policy: self.policy,
         }
     }
 }
@@ -51,6 +55,17 @@ impl Expected {
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Id of the policy; 0 for none.
+    pub(super) fn policy(&self) -> u64 {
+        self.policy
+    }
+
+    pub(super) fn set_policy(&mut self, id: u64) {
+        self.digest.subtract_policy(self.policy);
+        self.digest.add_policy(id);
+        self.policy = id;
     }
 
     pub(super) fn remove(&mut self, key: &DeviceKey) {
@@ -71,16 +86,18 @@ impl Expected {
                 .map(zeroize::Zeroizing::new),
             allowed_ips,
             session: peer.session.as_ref().map(session_tag),
+            policy: peer.policy,
         };
         self.digest.add(&held.entry(&key));
         self.peers.insert(key, held);
     }
 }
 
-/// A peer for the wire, and its allowed IPs as numbers.
+/// A peer with its class of the policy for the wire, and its allowed IPs as numbers.
 pub(super) fn peer(
     core: &Core,
     row: &PeerRow,
+    policy: u32,
     now_ms: i64,
 ) -> Result<(v1::Peer, Vec<(IpAddr, u8)>), OperationError> {
     let preshared_key = match &row.preshared_key {
@@ -112,6 +129,7 @@ pub(super) fn peer(
         // The gateway answers; it is the client behind a NAT that keeps the mapping alive.
         persistent_keepalive_s: 0,
         session: live.map(session).transpose()?,
+        policy,
     };
     Ok((peer, allowed_ips))
 }
@@ -132,12 +150,29 @@ fn session(session: &LiveSession) -> Result<v1::Session, StoreError> {
 pub(super) fn location(row: &LocationRow) -> Result<v1::LocationConfig, StoreError> {
     let pools = row.pools()?;
     let own: Vec<_> = pools.iter().map(|pool| pool.gateway()).collect();
+    let small = |value: i64| u32::try_from(value).map_err(|_| StoreError::Value("number"));
+    Ok(v1::LocationConfig {
+        name: row.name.clone(),
+        addresses: own.iter().map(ToString::to_string).collect(),
+        listen_port: small(row.listen_port)?,
+        mtu: small(row.mtu)?,
+        open_services: open_services(row)?,
+        answer_drops: row.answer_drops != 0,
+    })
+}
+
+/// What is reachable before login: the portal, and the resolvers.
+pub(crate) fn open_services(row: &LocationRow) -> Result<Vec<v1::OpenService>, StoreError> {
     let portals = match row.portals.as_slice() {
-        [] => own.iter().map(|net| net.addr().to_string()).collect(),
+        [] => row
+            .pools()?
+            .iter()
+            .map(|pool| pool.gateway().addr().to_string())
+            .collect(),
         portals => portals.to_vec(),
     };
-    let small = |value: i64| u32::try_from(value).map_err(|_| StoreError::Value("number"));
-    let portal_port = small(row.portal_port)?;
+    let portal_port =
+        u32::try_from(row.portal_port).map_err(|_| StoreError::Value("portal port"))?;
     let mut open_services = Vec::new();
     for address in portals {
         open_services.push(v1::OpenService {
@@ -155,11 +190,5 @@ pub(super) fn location(row: &LocationRow) -> Result<v1::LocationConfig, StoreErr
             });
         }
     }
-    Ok(v1::LocationConfig {
-        name: row.name.clone(),
-        addresses: own.iter().map(ToString::to_string).collect(),
-        listen_port: small(row.listen_port)?,
-        mtu: small(row.mtu)?,
-        open_services,
-    })
+    Ok(open_services)
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gateway_common::shield::ShieldReason;
 use gateway_common::verdict;
 use portcullis_proto::v1;
 use tokio::sync::watch;
@@ -110,14 +111,13 @@ impl Waiting {
                 Ok(endpoint) => endpoint.to_string(),
                 Err(_) => String::new(),
             };
+            peer.drops.retain(|drops| is_verdict(drops.reason));
+            peer.drops.truncate(verdict::Reason::ALL.len());
+            peer.drops.shrink_to_fit();
             put(&mut self.peers, peer.public_key.clone(), peer);
         }
         for count in report.reasons {
-            let known = u8::try_from(count.reason)
-                .ok()
-                .and_then(verdict::Reason::from_number)
-                .is_some();
-            if known && count.direction <= 1 {
+            if is_known(&count) {
                 let key = (count.reason, count.direction);
                 self.reasons.insert(key, count.packets);
             }
@@ -166,6 +166,19 @@ impl Waiting {
     }
 }
 
+/// Whether there is such a reason: the shield's are numbered apart.
+fn is_known(count: &v1::ReasonCount) -> bool {
+    match count.direction {
+        0 | 1 => is_verdict(count.reason),
+        2 => u8::try_from(count.reason).is_ok_and(|n| ShieldReason::from_number(n).is_some()),
+        _ => false,
+    }
+}
+
+fn is_verdict(number: u32) -> bool {
+    u8::try_from(number).is_ok_and(|n| verdict::Reason::from_number(n).is_some())
+}
+
 /// Keeps the latest word, of as many as there is room for.
 fn put<T>(map: &mut HashMap<Vec<u8>, T>, key: Vec<u8>, value: T) {
     if map.len() < MOST || map.contains_key(&key) {
@@ -207,14 +220,18 @@ mod tests {
                     peer(1, "192.0.2.1:7", rx_bytes),
                     peer(2, &"x".repeat(9999), 1),
                 ],
-                reasons: vec![reason(8, 0), reason(8, 7), reason(9_999, 0)],
+                reasons: [(8, 0), (8, 2), (8, 7), (255, 2), (9_999, 0)]
+                    .map(|(number, direction)| reason(number, direction))
+                    .into(),
                 ..Default::default()
             });
         }
         let mut pending = outlet.next().await.unwrap();
         pending.peers.sort_by_key(|peer| peer.rx_bytes);
         assert_eq!(pending.peers, [peer(2, "", 1), peer(1, "192.0.2.1:7", 999)]);
-        assert_eq!(pending.reasons.len(), 1);
+        pending.reasons.sort_by_key(|reason| reason.direction);
+        let kept = pending.reasons.iter().map(|r| (r.reason, r.direction));
+        assert_eq!(kept.collect::<Vec<_>>(), [(8, 0), (8, 2)]);
         let many = (0..70_000).map(|key| peer(key, "", 0)).collect();
         inbox.take(v1::Report {
             peers: many,

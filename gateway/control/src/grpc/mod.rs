@@ -8,6 +8,9 @@ mod incoming;
 mod report;
 mod stream;
 mod sync;
+mod trace;
+
+pub(crate) use desired::open_services;
 
 use std::future::Future;
 use std::sync::Arc;

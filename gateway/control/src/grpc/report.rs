@@ -2,6 +2,7 @@
 //! revocation waits for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_proto::v1::{self, session_ended::Cause};
 use serde_json::json;
@@ -97,6 +98,8 @@ async fn record_peers(
         else {
             continue;
         };
+        core.traffic
+            .saw(&gateway.name, public_key, peer, Instant::now());
         let seen = Seen {
             public_key,
             endpoint: peer.endpoint.clone(),

@@ -9,14 +9,16 @@ use portcullis_proto::PROTOCOL;
 use portcullis_proto::v1::control_message::Message;
 use portcullis_proto::v1::gateway_control_server::GatewayControl;
 use portcullis_proto::v1::gateway_message::Message as FromGateway;
-use portcullis_proto::v1::{Applied, ControlMessage, GatewayMessage, Hello, Refused, Report};
+use portcullis_proto::v1::{
+    Applied, ControlMessage, GatewayMessage, Hello, Refused, Report, SetTrace,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::sync::{Acknowledgement, Next, Progress};
-use super::{identity, report};
+use super::{identity, report, trace};
 use crate::core::Core;
 use crate::domain::DeviceKey;
 use crate::error::OperationError;
@@ -137,13 +139,17 @@ async fn converse(
         resume_from = hello.resume_from,
         "gateway connected"
     );
+    let (member, commands) = core.fleet.join(&gateway.id);
     let session = Session {
         revisions: core.store.revisions(),
         guard: core.store.revisions(),
-        member: core.fleet.join(&gateway.id),
+        member,
+        commands,
         progress: Progress::new(core.clone(), &gateway),
         noted: notes(&core, &gateway),
         reports: report::recorder(core.clone(), gateway.clone()),
+        trace: core.trace.wanted(),
+        traced: trace::Recorder::start(core.clone(), &gateway),
         core,
         gateway,
         snapshot_after: None,
@@ -170,10 +176,15 @@ struct Session {
     /// The same, for looking whether the gateway may still stream while nothing can be sent.
     guard: watch::Receiver<u64>,
     member: Member,
+    /// What others want the gateway to be sent, beside its state.
+    commands: mpsc::Receiver<Message>,
     progress: Progress,
     /// The newest revision applied, on its way to the store.
     noted: watch::Sender<u64>,
     reports: report::Inbox,
+    /// What gateways are to trace.
+    trace: watch::Receiver<SetTrace>,
+    traced: trace::Recorder,
     /// When the next snapshot that a deviation asks for may be sent.
     snapshot_after: Option<Instant>,
     /// The gateway is being removed and has acknowledged that it holds no peer.
@@ -199,6 +210,8 @@ impl Session {
             return Err(removed());
         }
         let mut behind = false;
+        // A new stream starts without a trace.
+        let mut trace_due = self.trace.borrow_and_update().on;
         let mut not_before = Instant::now();
         loop {
             tokio::select! {
@@ -223,6 +236,18 @@ impl Session {
                             not_before = Instant::now() + STORE_RETRY;
                         }
                     }
+                }
+                permit = outbound.reserve(), if trace_due => {
+                    let permit = permit.map_err(|_| closed())?;
+                    let wanted = self.trace.borrow_and_update().clone();
+                    permit.send(Ok(ControlMessage { message: Some(Message::SetTrace(wanted)) }));
+                    trace_due = false;
+                }
+                // The hub lives as long as the core.
+                Ok(()) = self.trace.changed(), if !trace_due => trace_due = true,
+                // Whoever asked waits only so long: what does not fit is not worth queueing.
+                Some(message) = self.commands.recv() => {
+                    let _ = outbound.try_send(Ok(ControlMessage { message: Some(message) }));
                 }
                 () = sleep_until(not_before), if behind && Instant::now() < not_before => {}
                 // A gateway that reads nothing is not heard for longer than one that does.
@@ -252,6 +277,10 @@ impl Session {
                             }
                         }
                         Some(Some(FromGateway::Report(report))) => self.reports.take(report),
+                        Some(Some(FromGateway::Trace(events))) => self.traced.take(events),
+                        Some(Some(FromGateway::Explained(answer))) => {
+                            self.core.questions.answer(answer);
+                        }
                         Some(Some(FromGateway::Hello(_)) | None) => {
                             return Err(End::Refused("an unexpected message".into()));
                         }

@@ -9,7 +9,8 @@ use super::desired::{self, Expected};
 use crate::core::Core;
 use crate::domain::DeviceKey;
 use crate::error::OperationError;
-use crate::store::changes::Changes;
+use crate::live::Live;
+use crate::store::changes::{self, Changes};
 use crate::store::gateways::GatewayRow;
 
 /// A message to the gateway, or the news that it is none of ours any more.
@@ -66,45 +67,51 @@ impl Progress {
         let resumed = hello.resume_from;
         let resumes = store.can_resume(&hello.store_id, resumed).await?;
         // The digest covers everything, so everything is read either way.
-        let Some(changes) = self.read(0).await? else {
+        let Some((changes, live)) = self.read(0).await? else {
             return Ok(Next::Removed);
         };
-        // Tombstones of before are nothing to a snapshot; a delta needs those since.
-        let since = if resumes {
+        // Tombstones of before are nothing to a snapshot; a delta needs those since. It tells no
+        // policy: the gateway has applied the one that has held since before its revision.
+        let since = if resumes && live.revision() <= resumed {
             self.read(resumed).await?
         } else {
             None
         };
         match since {
-            Some(since) if !since.whole && since.revision == changes.revision => {
-                self.take_in(&changes)?;
-                self.delta(resumed, &since).map(Next::Send)
+            Some((since, _)) if !since.whole && since.revision == changes.revision => {
+                self.take_in(&changes, &live)?;
+                self.delta(resumed, &since, &live).map(Next::Send)
             }
-            _ => self.snapshot(&changes).map(Next::Send),
+            _ => self.snapshot(&changes, &live).map(Next::Send),
         }
     }
 
     /// What is newer than what was sent.
     pub(super) async fn next(&mut self) -> Result<Next, OperationError> {
         let since = if self.snapshot_next { 0 } else { self.sent };
-        let Some(mut changes) = self.read(since).await? else {
+        let Some((mut changes, mut live)) = self.read(since).await? else {
             return Ok(Next::Removed);
         };
-        if changes.revision < since {
+        let restored = changes.revision < since;
+        // Whatever else changes is none of its business any more.
+        if changes.removing && self.told_to_let_go && !self.snapshot_next && !restored {
+            return Ok(Next::Nothing);
+        }
+        if restored {
             // The store was restored from a backup: its revisions mean something else now.
+            self.core.policies.forget();
+        }
+        // A delta tells no policy.
+        if restored || (!changes.whole && live.id() != self.expected.policy()) {
             self.snapshot_next = true;
-            changes = match self.read(0).await? {
+            (changes, live) = match self.read(0).await? {
                 Some(everything) => everything,
                 None => return Ok(Next::Removed),
             };
         }
-        // Whatever else changes is none of its business any more.
-        if changes.removing && self.told_to_let_go && !self.snapshot_next {
-            return Ok(Next::Nothing);
-        }
         self.snapshot_next |= changes.whole;
         if self.snapshot_next {
-            return self.snapshot(&changes).map(Next::Send);
+            return self.snapshot(&changes, &live).map(Next::Send);
         }
         if changes.revision == self.sent {
             return Ok(Next::Nothing);
@@ -112,14 +119,21 @@ impl Progress {
         for key in &changes.removed {
             self.expected.remove(key);
         }
-        self.delta(self.sent, &changes).map(Next::Send)
+        self.delta(self.sent, &changes, &live).map(Next::Send)
     }
 
-    /// What is newer than `since`. `None` when the gateway is gone, or has enrolled again since this
-    /// stream began.
-    async fn read(&self, since: u64) -> Result<Option<Changes>, OperationError> {
-        let changes = self.core.store.changes(&self.gateway, since).await?;
-        Ok(changes.filter(|changes| changes.certificate == self.certificate))
+    /// What is newer than `since` and what policy holds, as of one state of the store. `None` when the
+    /// gateway is gone, or has enrolled again since this stream began.
+    async fn read(&self, since: u64) -> Result<Option<(Changes, Arc<Live>)>, OperationError> {
+        let mut read = self.core.store.read().await?;
+        let changes = changes::changes(read.sql(), &self.gateway, since).await?;
+        let ours = changes.filter(|changes| changes.certificate == self.certificate);
+        let Some(changes) = ours else {
+            return Ok(None);
+        };
+        let live = self.core.policies.live(read.sql()).await?;
+        read.end().await?;
+        Ok(Some((changes, live)))
     }
 
     /// Whether an acknowledgement of this revision says that the gateway holds no peer, as it was told
@@ -154,8 +168,8 @@ impl Progress {
         Acknowledgement::Stale
     }
 
-    fn snapshot(&mut self, changes: &Changes) -> Result<Box<Message>, OperationError> {
-        let peers = self.take_in(changes)?;
+    fn snapshot(&mut self, changes: &Changes, live: &Live) -> Result<Box<Message>, OperationError> {
+        let peers = self.take_in(changes, live)?;
         self.told_to_let_go = changes.removing;
         let location = changes
             .location
@@ -169,11 +183,17 @@ impl Progress {
             control_now_ms: self.core.now_ms(),
             location,
             peers,
+            policy: live.to_wire(),
         })))
     }
 
-    fn delta(&mut self, from: u64, changes: &Changes) -> Result<Box<Message>, OperationError> {
-        let peers = self.put(changes)?;
+    fn delta(
+        &mut self,
+        from: u64,
+        changes: &Changes,
+        live: &Live,
+    ) -> Result<Box<Message>, OperationError> {
+        let peers = self.put(changes, live)?;
         let location = changes
             .location
             .as_ref()
@@ -194,18 +214,24 @@ impl Progress {
         })))
     }
 
-    /// Forgets what was expected and expects exactly these peers.
-    fn take_in(&mut self, everything: &Changes) -> Result<Vec<v1::Peer>, OperationError> {
+    /// Forgets what was expected and expects exactly these peers under this policy.
+    fn take_in(
+        &mut self,
+        everything: &Changes,
+        live: &Live,
+    ) -> Result<Vec<v1::Peer>, OperationError> {
         self.expected.clear();
         self.awaited.clear();
-        self.put(everything)
+        self.expected.set_policy(live.id());
+        self.put(everything, live)
     }
 
-    fn put(&mut self, changes: &Changes) -> Result<Vec<v1::Peer>, OperationError> {
+    fn put(&mut self, changes: &Changes, live: &Live) -> Result<Vec<v1::Peer>, OperationError> {
         let now_ms = self.core.now_ms();
         let mut peers = Vec::with_capacity(changes.peers.len());
         for row in &changes.peers {
-            let (peer, allowed_ips) = desired::peer(&self.core, row, now_ms)?;
+            let (peer, allowed_ips) =
+                desired::peer(&self.core, row, live.class_of(&row.user_id), now_ms)?;
             let key: DeviceKey = row.public_key;
             self.expected.put(key, &peer, allowed_ips);
             peers.push(peer);

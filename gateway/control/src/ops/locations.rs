@@ -71,6 +71,30 @@ impl Core {
         Ok(view(location))
     }
 
+    /// Changes what may change while devices and gateways use the location.
+    pub(crate) async fn set_location(
+        &self,
+        request: v1::SetLocationRequest,
+    ) -> Result<v1::Location> {
+        let Some(answer_drops) = request.answer_drops else {
+            return Err(OperationError::invalid("nothing to change was given"));
+        };
+        let mut write = self.store.change(self.now_ms()).await?;
+        let name = &request.name;
+        let location = found("location", name, locations::find(write.sql(), name)).await?;
+        let revision = write.revision();
+        locations::set_answer_drops(write.sql(), &location.id, answer_drops, revision).await?;
+        let detail = json!({ "answer_drops": answer_drops });
+        write
+            .audit(by_admin("location.set", &location.name, detail))
+            .await?;
+        write.commit().await?;
+        Ok(view(LocationRow {
+            answer_drops: answer_drops.into(),
+            ..location
+        }))
+    }
+
     /// Only an empty one: its devices and gateways are removed first, by name.
     pub(crate) async fn remove_location(&self, name: &str) -> Result<()> {
         let mut write = self.store.change(self.now_ms()).await?;
@@ -159,6 +183,7 @@ fn check(request: v1::Location, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)>
             seconds @ 0..=65_535 => seconds.into(),
             _ => return Err(OperationError::invalid("a keepalive is 65535 s at most")),
         },
+        answer_drops: request.answer_drops.unwrap_or(true).into(),
         created_ms: now_ms,
         revision: 0,
     };
@@ -201,5 +226,6 @@ pub(super) fn view(location: LocationRow) -> v1::Location {
         idle_timeout_ms: to_u64(location.idle_timeout_ms),
         persistent_keepalive_s: small(location.persistent_keepalive_s),
         created_ms: location.created_ms,
+        answer_drops: Some(location.answer_drops != 0),
     }
 }

@@ -2,11 +2,15 @@
 //! transaction with its audit record, and answers in the terms of the wire protocol.
 
 pub(crate) mod devices;
+pub(crate) mod explain;
 pub(crate) mod gateways;
 pub(crate) mod locations;
 pub(crate) mod overview;
+pub(crate) mod policy;
 pub(crate) mod revocation;
 pub(crate) mod sessions;
+pub(crate) mod top;
+pub(crate) mod trace;
 pub(crate) mod users;
 
 use std::future::Future;

@@ -110,7 +110,7 @@ impl Core {
         self.settle_within(affected, DEFAULT_WAIT).await
     }
 
-    async fn settle_within(
+    pub(super) async fn settle_within(
         &self,
         affected: Affected,
         wait: Duration,
@@ -123,6 +123,9 @@ impl Core {
                 wait,
             )
             .await?;
+        for gateway in gateways.iter().filter(|gateway| gateway.acknowledged) {
+            self.figures.revoked(Duration::from_millis(gateway.took_ms));
+        }
         Ok(v1::RevocationStatus {
             revision: affected.revision,
             sessions: u32::try_from(affected.sessions).unwrap_or(u32::MAX),

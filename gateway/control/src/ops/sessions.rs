@@ -172,7 +172,7 @@ impl Core {
     }
 }
 
-fn view(session: SessionRow) -> v1::SessionInfo {
+pub(super) fn view(session: SessionRow) -> v1::SessionInfo {
     v1::SessionInfo {
         id: session.id,
         user: session.user,

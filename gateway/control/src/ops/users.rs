@@ -1,6 +1,6 @@
 //! Users: their password and authenticator, and the end of both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_proto::v1;
 use serde_json::json;
@@ -64,6 +64,7 @@ impl Core {
                 json!({ "groups": request.groups }),
             ))
             .await?;
+        self.reclassify(&mut write).await?;
         write.commit().await?;
         let (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
         let mut groups: Vec<String> = groups.iter().map(|group| group.as_str().into()).collect();
@@ -115,6 +116,7 @@ impl Core {
         write
             .audit(by_admin("user.remove", &user.name, detail))
             .await?;
+        self.reclassify(&mut write).await?;
         let revision = write.commit().await?;
         let sessions = super::count(&ended);
         self.settle(Affected {
@@ -124,6 +126,51 @@ impl Core {
             committed: Instant::now(),
         })
         .await
+    }
+
+    /// Moves the user into and out of groups, and waits for the gateways of the user's devices.
+    pub(crate) async fn set_user_groups(
+        &self,
+        request: v1::SetUserGroupsRequest,
+    ) -> Result<v1::SetUserGroupsResponse> {
+        for group in &request.add {
+            Name::parse("group", group)?;
+        }
+        let mut write = self.store.change(self.now_ms()).await?;
+        let user = users::find(write.sql(), &request.name);
+        let user = found("user", &request.name, user).await?;
+        if request.replace {
+            users::leave_groups(write.sql(), &user.id).await?;
+        }
+        for group in &request.remove {
+            users::remove_group(write.sql(), &user.id, group).await?;
+        }
+        for group in &request.add {
+            users::add_group(write.sql(), &user.id, group).await?;
+        }
+        let groups = users::groups(write.sql()).await?.remove(&user.id);
+        let groups = groups.unwrap_or_default();
+        let changed = write.revision();
+        devices::touch_of_user(write.sql(), &user.id, changed).await?;
+        let detail = json!({ "groups": groups });
+        write
+            .audit(by_admin("user.groups", &user.name, detail))
+            .await?;
+        self.reclassify(&mut write).await?;
+        let locations = locations_of_user(&mut write, &user.id).await?;
+        let committed = Instant::now();
+        let revision = write.commit().await?;
+        let affected = Affected {
+            revision,
+            sessions: 0,
+            locations,
+            committed,
+        };
+        let wait = Duration::from_millis(request.wait_ms);
+        Ok(v1::SetUserGroupsResponse {
+            status: Some(self.settle_within(affected, wait).await?),
+            user: Some(view(user, groups)),
+        })
     }
 
     /// Disabling ends every session and pending login of the user.

@@ -8,7 +8,9 @@
 //! Everything here is pure: no clock, no store, no kernel.
 
 mod compile;
+pub mod eval;
 pub mod limits;
+mod load;
 mod lookup;
 mod outcome;
 mod parse;
@@ -18,10 +20,13 @@ mod principal;
 mod problem;
 mod report;
 mod rule;
+pub(crate) mod shadow;
 mod span;
 mod tables;
+mod wire;
 
-pub use compile::{CompileError, CompiledPolicy};
+pub use compile::{Classes, CompileError, CompiledPolicy};
+pub use load::{Finding, Refusal, load, refused};
 pub use outcome::{Outcome, RuleOutcome};
 pub use ports::PortSpec;
 pub use principal::{Principal, Subject};

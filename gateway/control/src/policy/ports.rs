@@ -62,7 +62,8 @@ impl PortSpec {
     }
 }
 
-fn protocol(text: &str) -> Result<u8, Fault> {
+/// Reads a protocol by name or number.
+pub(super) fn protocol(text: &str) -> Result<u8, Fault> {
     protocol_by_name(text)
         .or_else(|| decimal(text, 255).and_then(|number| u8::try_from(number).ok()))
         .ok_or_else(|| Fault::Protocol {

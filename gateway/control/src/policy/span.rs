@@ -2,13 +2,10 @@
 
 use std::fmt;
 
+pub(super) use gateway_common::abi::port_key as key;
+
 use super::outcome::Outcome;
 use super::ports::{NAMED, PortSpec};
-
-/// Where a protocol and port lie on the line.
-pub(super) fn key(protocol: u8, port: u16) -> u32 {
-    u32::from(protocol) << 16 | u32::from(port)
-}
 
 /// An interval of `protocol << 16 | port`, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

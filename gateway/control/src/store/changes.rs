@@ -27,6 +27,7 @@ pub(crate) struct Changes {
 
 pub(crate) struct PeerRow {
     pub(crate) device_id: String,
+    pub(crate) user_id: String,
     pub(crate) public_key: DeviceKey,
     /// Sealed.
     pub(crate) preshared_key: Option<String>,
@@ -47,19 +48,6 @@ pub(crate) struct LiveSession {
 type Head = (i64, i64, String, i64, Option<String>, i64);
 
 impl Store {
-    /// What changed for a gateway after `since`; 0 for everything there is. `None` when there is
-    /// no such gateway any more.
-    pub(crate) async fn changes(
-        &self,
-        gateway_id: &str,
-        since: u64,
-    ) -> Result<Option<Changes>, StoreError> {
-        let mut read = self.read().await?;
-        let changes = changes(read.sql(), gateway_id, to_i64(since)).await?;
-        read.end().await?;
-        Ok(changes)
-    }
-
     /// Whether a delta from this revision can be told: it is of this store's past, and no
     /// tombstone after it has been forgotten.
     pub(crate) async fn can_resume(&self, store_id: &str, since: u64) -> Result<bool, StoreError> {
@@ -73,11 +61,14 @@ impl Store {
     }
 }
 
-async fn changes(
+/// What changed for a gateway after `since`; 0 for everything there is. `None` when there is no such
+/// gateway any more.
+pub(crate) async fn changes(
     sql: &mut AnyConnection,
     gateway_id: &str,
-    since: i64,
+    since: u64,
 ) -> Result<Option<Changes>, StoreError> {
+    let since = to_i64(since);
     let head: Option<Head> = sqlx::query_as(
         "SELECT m.revision, m.pruned, l.id, l.revision, g.certificate, g.removing_since_ms
          FROM meta m, gateways g JOIN locations l ON l.id = g.location_id WHERE g.id = $1",
@@ -144,7 +135,7 @@ async fn peers(
     since: i64,
 ) -> Result<Vec<PeerRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT d.id, d.public_key, d.preshared_key, s.id AS session_id, s.level,
+        "SELECT d.id, d.user_id, d.public_key, d.preshared_key, s.id AS session_id, s.level,
             s.authenticated_at_ms, s.deadline_ms, s.idle_timeout_ms, s.last_activity_ms
          FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
          WHERE d.location_id = $1 AND d.revision > $2",
@@ -191,6 +182,7 @@ fn peer(row: &AnyRow) -> Result<PeerRow, StoreError> {
     };
     Ok(PeerRow {
         device_id: row.try_get("id")?,
+        user_id: row.try_get("user_id")?,
         public_key: DeviceKey::from_store(&key).ok_or(StoreError::Value("public key"))?,
         preshared_key: row.try_get("preshared_key")?,
         addresses: Vec::new(),

@@ -230,6 +230,20 @@ pub(crate) async fn prune_tombstones(
     Ok(())
 }
 
+/// Marks the user's devices as changed.
+pub(crate) async fn touch_of_user(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    revision: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE devices SET revision = $2 WHERE user_id = $1")
+        .bind(user_id)
+        .bind(revision)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
 /// What a gateway saw of a peer of its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {

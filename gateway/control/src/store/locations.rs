@@ -21,6 +21,8 @@ pub(crate) struct LocationRow {
     pub(crate) session_lifetime_ms: i64,
     pub(crate) idle_timeout_ms: i64,
     pub(crate) persistent_keepalive_s: i64,
+    /// 1 where senders of dropped openers are told.
+    pub(crate) answer_drops: i64,
     pub(crate) created_ms: i64,
     pub(crate) revision: i64,
 }
@@ -36,7 +38,8 @@ impl LocationRow {
 
 const SELECT: &str = "
     SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
-        session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s, created_ms, revision
+        session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s, answer_drops,
+        created_ms, revision
     FROM locations";
 
 pub(crate) async fn insert(
@@ -46,8 +49,8 @@ pub(crate) async fn insert(
     sqlx::query(
         "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
             portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
-            created_ms, revision)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+            created_ms, revision, answer_drops)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(&location.id)
     .bind(&location.name)
@@ -64,6 +67,7 @@ pub(crate) async fn insert(
     .bind(location.persistent_keepalive_s)
     .bind(location.created_ms)
     .bind(location.revision)
+    .bind(location.answer_drops)
     .execute(sql)
     .await?;
     Ok(())
@@ -86,6 +90,22 @@ pub(crate) async fn list(sql: &mut AnyConnection) -> Result<Vec<LocationRow>, St
     let query = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY name"));
     let rows = sqlx::query(query).fetch_all(sql).await?;
     rows.iter().map(parse).collect()
+}
+
+/// Whether senders of dropped openers are told, from this revision on.
+pub(crate) async fn set_answer_drops(
+    sql: &mut AnyConnection,
+    id: &str,
+    answer_drops: bool,
+    revision: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE locations SET answer_drops = $2, revision = $3 WHERE id = $1")
+        .bind(id)
+        .bind(i64::from(answer_drops))
+        .bind(revision)
+        .execute(sql)
+        .await?;
+    Ok(())
 }
 
 pub(crate) async fn delete(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
@@ -127,6 +147,7 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
         session_lifetime_ms: row.try_get("session_lifetime_ms")?,
         idle_timeout_ms: row.try_get("idle_timeout_ms")?,
         persistent_keepalive_s: row.try_get("persistent_keepalive_s")?,
+        answer_drops: row.try_get("answer_drops")?,
         created_ms: row.try_get("created_ms")?,
         revision: row.try_get("revision")?,
     })

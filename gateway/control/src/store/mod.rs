@@ -14,6 +14,7 @@ pub(crate) mod gateways;
 pub(crate) mod locations;
 mod maintenance;
 mod open;
+pub(crate) mod policies;
 pub(crate) mod sessions;
 mod transaction;
 pub(crate) mod users;

@@ -103,6 +103,15 @@ impl Write<'_> {
         self.now_ms
     }
 
+    /// Notes that the live policy, or whom its rules mean, changes with this.
+    pub(crate) async fn mark_policy(&mut self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE meta SET policy_revision = $1")
+            .bind(self.revision)
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(())
+    }
+
     /// Adds an audit record; it stands or falls with the change.
     pub(crate) async fn audit(&mut self, entry: Entry<'_>) -> Result<(), StoreError> {
         let number = self.audit + self.audited;

@@ -53,6 +53,28 @@ pub(crate) async fn add_group(
     Ok(())
 }
 
+pub(crate) async fn remove_group(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    group: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM user_groups WHERE user_id = $1 AND name = $2")
+        .bind(user_id)
+        .bind(group)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// Takes the user out of every group.
+pub(crate) async fn leave_groups(sql: &mut AnyConnection, user_id: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM user_groups WHERE user_id = $1")
+        .bind(user_id)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
 /// By name or id.
 pub(crate) async fn find(
     sql: &mut AnyConnection,

@@ -12,7 +12,8 @@ use portcullis_proto::v1::enrollment_client::EnrollmentClient;
 use portcullis_proto::v1::gateway_control_client::GatewayControlClient;
 use portcullis_proto::v1::gateway_message::Message as FromGateway;
 use portcullis_proto::v1::{
-    Applied, ControlMessage, EnrollRequest, GatewayMessage, Hello, LocationConfig, Peer, Report,
+    Applied, ControlMessage, EnrollRequest, GatewayMessage, Hello, LocationConfig, Peer, Policy,
+    Report,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -103,6 +104,7 @@ pub(crate) struct State {
     pub(crate) revision: u64,
     pub(crate) store_id: String,
     pub(crate) location: Option<LocationConfig>,
+    pub(crate) policy: Option<Policy>,
     pub(crate) peers: BTreeMap<Vec<u8>, Peer>,
 }
 
@@ -111,6 +113,8 @@ pub(crate) struct Gateway {
     pub(crate) state: State,
     /// Messages since the connection: 's' for a snapshot, 'd' for a delta.
     pub(crate) heard: String,
+    /// What else control wanted, since the connection.
+    pub(crate) asked: Vec<Message>,
     /// What to get wrong on purpose.
     pub(crate) lie: bool,
     /// Its WireGuard key.
@@ -125,6 +129,7 @@ impl Gateway {
             enrolled,
             state,
             heard,
+            asked: Vec::new(),
             lie: false,
             key: key("gateway"),
             stream: None,
@@ -165,6 +170,7 @@ impl Gateway {
             .await?
             .into_inner();
         self.heard.clear();
+        self.asked.clear();
         self.stream = Some((sender, inbound));
         Ok(())
     }
@@ -188,6 +194,7 @@ impl Gateway {
                     revision: snapshot.revision,
                     store_id: snapshot.store_id,
                     location: snapshot.location,
+                    policy: snapshot.policy,
                     peers: snapshot
                         .peers
                         .into_iter()
@@ -209,6 +216,11 @@ impl Gateway {
                 self.state
                     .peers
                     .extend(delta.peers.into_iter().map(|p| (p.public_key.clone(), p)));
+                Ok(())
+            }
+            // Nothing that a kernel holds.
+            Some(message @ (Message::SetTrace(_) | Message::Explain(_))) => {
+                self.asked.push(message);
                 Ok(())
             }
             Some(Message::Refused(refused)) => Err(refused.reason),
@@ -240,7 +252,7 @@ impl Gateway {
         self.say(FromGateway::Report(report)).await;
     }
 
-    async fn say(&mut self, message: FromGateway) {
+    pub(crate) async fn say(&mut self, message: FromGateway) {
         let (sender, _) = self.stream.as_ref().expect("connected");
         send(sender, message).await;
     }
@@ -262,8 +274,10 @@ impl State {
                 allowed_ips: &allowed_ips,
                 persistent_keepalive_s: u16::try_from(peer.persistent_keepalive_s).unwrap(),
                 session: peer.session.as_ref().map(session_tag),
+                policy: peer.policy,
             });
         }
+        digest.add_policy(self.policy.as_ref().map_or(0, |policy| policy.id));
         digest.to_bytes()
     }
 }

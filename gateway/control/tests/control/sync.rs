@@ -445,6 +445,7 @@ async fn reports_are_recorded(engine: Engine) {
                 rx_bytes: 6,
                 tx_bytes: 7,
                 idle_ms: 40_000,
+                ..Default::default()
             }],
             reasons: vec![v1::ReasonCount {
                 reason: 8,
@@ -527,6 +528,10 @@ enum Act {
     Grant(u8),
     Revoke(u8),
     Extend(u8),
+    /// One of a few policies.
+    Policy(u8),
+    /// Into or out of a group.
+    Group(u8),
     Reconnect,
     Look,
 }
@@ -538,7 +543,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => device.clone().prop_map(Act::RemoveDevice),
         3 => device.clone().prop_map(Act::Grant),
         2 => device.clone().prop_map(Act::Revoke),
-        1 => device.prop_map(Act::Extend),
+        1 => device.clone().prop_map(Act::Extend),
+        1 => device.clone().prop_map(Act::Policy),
+        1 => device.prop_map(Act::Group),
         2 => Just(Act::Reconnect),
         3 => Just(Act::Look),
     ];
@@ -605,6 +612,30 @@ async fn invariant_5_deltas_resumption_and_snapshots_agree(engine: Engine) {
                     };
                     admin.extend_session(Request::new(request)).await.unwrap();
                 }
+            }
+            Act::Policy(number) => {
+                let who = ["*", "group:g0", "group:g1", "user:alice", "group:g0"][number as usize];
+                let text = format!(
+                    "[[rule]]\nname = \"r\"\nwho = [\"{who}\"]\nto = [\"10.{number}.0.0/16\"]\n"
+                );
+                let request = v1::ApplyPolicyRequest { text, wait_ms: 0 };
+                let applied = admin.apply_policy(Request::new(request)).await.unwrap();
+                assert_eq!(applied.into_inner().problems, []);
+            }
+            Act::Group(number) => {
+                let group = vec![format!("g{}", number % 2)];
+                let (add, remove) = if number < 3 {
+                    (group, vec![])
+                } else {
+                    (vec![], group)
+                };
+                let request = v1::SetUserGroupsRequest {
+                    name: "alice".into(),
+                    add,
+                    remove,
+                    ..Default::default()
+                };
+                admin.set_user_groups(Request::new(request)).await.unwrap();
             }
             Act::Reconnect => {
                 follower.disconnect();

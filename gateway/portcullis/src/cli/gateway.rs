@@ -6,9 +6,12 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
+use gateway_common::shield::ShieldReason;
+use gateway_common::verdict::Reason;
 use portcullis_client::Fingerprint;
 use portcullis_proto::v1::{
-    AddGatewayRequest, AddGatewayResponse, Gateway, ListRequest, NameRequest, RemoveGatewayRequest,
+    AddGatewayRequest, AddGatewayResponse, Gateway, ListRequest, NameRequest, ReasonCount,
+    RemoveGatewayRequest,
 };
 use serde_json::{Value, json};
 
@@ -259,7 +262,7 @@ pub(super) fn json_of(gateway: &Gateway) -> Value {
         .iter()
         .map(|count| {
             json!({
-                "reason": reason(count.reason),
+                "reason": reason(count),
                 "direction": direction(count.direction),
                 "packets": count.packets,
             })
@@ -297,7 +300,7 @@ fn text_of(gateway: &Gateway) -> String {
     let mut table = Table::new(&["VERDICT", "DIRECTION", "PACKETS"]);
     for count in gateway.reasons.iter().filter(|count| count.packets != 0) {
         table.row([
-            reason(count.reason),
+            reason(count),
             direction(count.direction).to_owned(),
             count.packets.to_string(),
         ]);
@@ -308,16 +311,22 @@ fn text_of(gateway: &Gateway) -> String {
 }
 
 /// A gateway of a newer version may count for reasons this one has no name for.
-fn reason(number: u32) -> String {
-    u8::try_from(number)
+fn reason(count: &ReasonCount) -> String {
+    let name = u8::try_from(count.reason)
         .ok()
-        .and_then(gateway_common::verdict::Reason::from_number)
-        .map_or_else(
-            || format!("reason {number}"),
-            |reason| reason.name().to_owned(),
-        )
+        .and_then(|number| match count.direction {
+            portcullis_agent::datapath::SHIELD_REPORTED_AS => {
+                ShieldReason::from_number(number).map(ShieldReason::name)
+            }
+            _ => Reason::from_number(number).map(Reason::name),
+        });
+    name.map_or_else(|| format!("reason {}", count.reason), str::to_owned)
 }
 
 fn direction(number: u32) -> &'static str {
-    if number == 0 { "from_peer" } else { "to_peer" }
+    match number {
+        0 => "from_peer",
+        1 => "to_peer",
+        _ => "shield",
+    }
 }

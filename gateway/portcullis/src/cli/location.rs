@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use portcullis_proto::v1::{AddLocationRequest, ListRequest, Location, NameRequest};
+use portcullis_proto::v1::{
+    AddLocationRequest, ListRequest, Location, NameRequest, SetLocationRequest,
+};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -30,6 +32,9 @@ enum Action {
         after_help = "Example:\n  portcullis location add office --pool 10.77.0.0/24 --endpoint vpn.example.org:51820 --route 10.9.0.0/24"
     )]
     Add(Add),
+    /// Change a location
+    #[command(after_help = "Example:\n  portcullis location set office --answer-drops false")]
+    Set(Set),
     /// List locations
     List,
     /// Show a location
@@ -74,6 +79,17 @@ struct Add {
     /// Seconds between keepalives, written to client configurations
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16))]
     keepalive: Option<u16>,
+    /// Whether senders of dropped openers are told at once, by RST or ICMP, instead of waiting [default: true]
+    #[arg(long, value_name = "BOOL")]
+    answer_drops: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    name: String,
+    /// Whether senders of dropped openers are told at once, by RST or ICMP, instead of waiting
+    #[arg(long, value_name = "BOOL", required = true)]
+    answer_drops: Option<bool>,
 }
 
 /// Strict, because `10.77.0.9/24` may stand for the host or for the network.
@@ -106,6 +122,7 @@ impl LocationCommand {
     pub(super) async fn run(self, context: Context) -> Result<Exit> {
         match self.action {
             Action::Add(args) => add(args, context).await,
+            Action::Set(args) => set(args, context).await,
             Action::List => list(context).await,
             Action::Show { name } => {
                 let location = context
@@ -159,6 +176,23 @@ async fn add(args: Add, context: Context) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+async fn set(args: Set, context: Context) -> Result<Exit> {
+    let request = SetLocationRequest {
+        name: args.name,
+        answer_drops: args.answer_drops,
+    };
+    let location = context
+        .admin()
+        .await?
+        .set_location(request)
+        .await?
+        .into_inner();
+    context
+        .output
+        .answer(|| json_of(&location), || text_of(&location))?;
+    Ok(Exit::Done)
+}
+
 /// What is left out stays zero, which asks control for its default.
 impl From<Add> for Location {
     fn from(args: Add) -> Self {
@@ -179,6 +213,7 @@ impl From<Add> for Location {
             session_lifetime_ms: args.session_lifetime.map_or(0, Span::as_millis),
             idle_timeout_ms: args.idle_timeout.map_or(0, Span::as_millis),
             persistent_keepalive_s: args.keepalive.unwrap_or(0).into(),
+            answer_drops: args.answer_drops,
             ..Self::default()
         }
     }
@@ -234,6 +269,7 @@ fn json_of(location: &Location) -> Value {
         "session_lifetime_ms": location.session_lifetime_ms,
         "idle_timeout_ms": location.idle_timeout_ms,
         "persistent_keepalive_s": location.persistent_keepalive_s,
+        "answer_drops": location.answer_drops(),
         "created": time::json(location.created_ms),
     })
 }
@@ -261,6 +297,10 @@ fn text_of(location: &Location) -> String {
         .field(
             "Keepalive",
             time::duration_text(u64::from(location.persistent_keepalive_s) * 1000),
+        )
+        .field(
+            "Answers drops",
+            if location.answer_drops() { "yes" } else { "no" },
         )
         .field("Created", time::text(location.created_ms))
         .render()

@@ -4,12 +4,16 @@ mod audit;
 mod choice;
 mod device;
 mod doctor;
+mod explain;
 mod gateway;
 mod location;
 mod login;
+mod policy;
 mod revocation;
 mod session;
 mod status;
+mod top;
+mod trace;
 mod user;
 
 use std::path::PathBuf;
@@ -32,8 +36,8 @@ Examples:
   portcullis device add ada-laptop --user ada
   portcullis session revoke --user ada
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 committed but not yet acknowledged
-by every gateway, 4 login refused or delayed.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or policy, 3 committed but not yet
+acknowledged by every gateway, 4 login refused or delayed.";
 
 /// A gateway for kernel WireGuard that lets a peer's packets through only while it is logged in.
 #[derive(Debug, Parser)]
@@ -91,6 +95,8 @@ enum Command {
     Device(device::DeviceCommand),
     /// Add, list, show and remove locations
     Location(location::LocationCommand),
+    /// Check, compare, try and apply the rules; show what a user may reach
+    Policy(policy::PolicyCommand),
     /// List, grant, extend and revoke sessions
     Session(session::SessionCommand),
     /// Add, enrol, list, show and remove gateways; make them enrol again
@@ -98,6 +104,12 @@ enum Command {
     /// Show control's state and its gateways
     #[command(after_help = "Example:\n  portcullis --output json status")]
     Status,
+    /// Show devices with their sessions, traffic and drops, live
+    Top(top::TopArgs),
+    /// Tell what becomes of a device's packets to a destination, why, until when, and what would change it
+    Explain(explain::ExplainArgs),
+    /// Show first packets of flows, permitted and dropped, as they happen
+    Trace(trace::TraceArgs),
     /// Check what this machine needs, and say what to do about what is missing
     Doctor(doctor::DoctorArgs),
     /// Show the audit records, newest first
@@ -193,9 +205,13 @@ impl Command {
             Self::User(command) => command.run(context).await,
             Self::Device(command) => command.run(context).await,
             Self::Location(command) => command.run(context).await,
+            Self::Policy(command) => command.run(context).await,
             Self::Session(command) => command.run(context).await,
             Self::Gateway(command) => command.run(context).await,
             Self::Status => status::run(context).await,
+            Self::Top(args) => args.run(context).await,
+            Self::Explain(args) => args.run(context).await,
+            Self::Trace(args) => args.run(context).await,
             Self::Doctor(args) => args.run(context).await,
             Self::Audit(args) => args.run(context).await,
             // Handled before the runtime starts.

@@ -20,8 +20,8 @@ pub(super) fn exit(status: &RevocationStatus) -> Exit {
     }
 }
 
-pub(super) fn json(status: &RevocationStatus) -> Value {
-    let gateways: Vec<Value> = status
+pub(super) fn gateways_json(status: &RevocationStatus) -> Value {
+    status
         .gateways
         .iter()
         .map(|gateway| {
@@ -34,17 +34,20 @@ pub(super) fn json(status: &RevocationStatus) -> Value {
                 "took_ms": gateway.acknowledged.then_some(gateway.took_ms),
             })
         })
-        .collect();
+        .collect()
+}
+
+pub(super) fn json(status: &RevocationStatus) -> Value {
     json!({
         "revision": status.revision,
         "sessions": status.sessions,
         "done": is_done(status),
-        "gateways": gateways,
+        "gateways": gateways_json(status),
     })
 }
 
 pub(super) fn text(status: &RevocationStatus) -> String {
-    let mut text = match status.sessions {
+    let ended = match status.sessions {
         0 => "No live session was ended.\n".to_owned(),
         1 => format!("1 session ended at revision {}.\n", status.revision),
         sessions => format!(
@@ -52,6 +55,12 @@ pub(super) fn text(status: &RevocationStatus) -> String {
             status.revision
         ),
     };
+    ended + &gateways_text(status)
+}
+
+/// A line for each gateway.
+pub(super) fn gateways_text(status: &RevocationStatus) -> String {
+    let mut text = String::new();
     for gateway in &status.gateways {
         let state = match (gateway.acknowledged, gateway.connected) {
             (true, _) => format!("acknowledged after {} ms", gateway.took_ms),

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::{
-    AddUserRequest, ListRequest, NameRequest, ResetUserRequest, SetUserDisabledRequest, User,
+    AddUserRequest, ListRequest, NameRequest, ResetUserRequest, SetUserDisabledRequest,
+    SetUserGroupsRequest, User,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use crate::{input, qr, time};
 Examples:
   portcullis user add ada --group sre
   echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
+  portcullis user groups ada --add oncall
   portcullis user disable ada
   portcullis user reset ada --totp")]
 pub(super) struct UserCommand {
@@ -41,6 +43,16 @@ enum Action {
     Enable { name: String },
     /// Forget a user's wrong attempts, so that the next one is not delayed
     Unlock { name: String },
+    /// Show a user's groups, or move the user into and out of groups
+    #[command(after_help = "\
+The rules that hold for the user follow at once, live sessions included. Exits with 3 while a gateway
+of the user's devices has not confirmed that.
+
+Examples:
+  portcullis user groups ada
+  portcullis user groups ada --set sre,staff
+  portcullis user groups ada --add oncall --remove staff")]
+    Groups(Groups),
     /// Give a user a new password, a new TOTP secret or both; ends the user's sessions
     #[command(after_help = "Example:\n  portcullis user reset ada --totp")]
     Reset(Reset),
@@ -58,6 +70,23 @@ struct Add {
     /// Print the TOTP secret alone, without QR code
     #[arg(long)]
     totp_secret_only: bool,
+}
+
+#[derive(Debug, Args)]
+struct Groups {
+    name: String,
+    /// Exactly these groups; an empty text for none
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', conflicts_with_all = ["add", "remove"])]
+    set: Option<Vec<String>>,
+    /// These groups as well
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    add: Vec<String>,
+    /// No longer these groups
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    remove: Vec<String>,
+    /// How long to wait for the gateways
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    wait: time::Span,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +122,7 @@ impl UserCommand {
             Action::Disable { name } => set_disabled(name, true, context).await,
             Action::Enable { name } => set_disabled(name, false, context).await,
             Action::Unlock { name } => unlock(name, context).await,
+            Action::Groups(args) => groups(args, context).await,
             Action::Reset(args) => reset(args, context).await,
         }
     }
@@ -214,6 +244,52 @@ async fn unlock(name: String, context: Context) -> Result<Exit> {
         || format!("User {name} can try again at once."),
     )?;
     Ok(Exit::Done)
+}
+
+async fn groups(args: Groups, context: Context) -> Result<Exit> {
+    let mut admin = context.admin().await?;
+    if args.set.is_none() && args.add.is_empty() && args.remove.is_empty() {
+        let name = args.name;
+        let user = admin.get_user(NameRequest { name }).await?.into_inner();
+        context.output.answer(
+            || json!({ "name": user.name, "groups": user.groups }),
+            || user.groups.join("\n"),
+        )?;
+        return Ok(Exit::Done);
+    }
+    let replace = args.set.is_some();
+    let mut add = args.set.unwrap_or(args.add);
+    add.retain(|group| !(replace && group.is_empty()));
+    let request = SetUserGroupsRequest {
+        name: args.name,
+        replace,
+        add,
+        remove: args.remove,
+        wait_ms: args.wait.as_millis(),
+    };
+    let answer = admin.set_user_groups(request).await?.into_inner();
+    let user = answer.user.unwrap_or_default();
+    let status = answer.status.unwrap_or_default();
+    context.output.answer(
+        || {
+            json!({
+                "name": user.name,
+                "groups": user.groups,
+                "revision": status.revision,
+                "done": revocation::is_done(&status),
+                "gateways": revocation::gateways_json(&status),
+            })
+        },
+        || {
+            let groups = match user.groups.as_slice() {
+                [] => "no group".to_owned(),
+                groups => groups.join(", "),
+            };
+            let gateways = revocation::gateways_text(&status);
+            format!("User {} is in {groups}.\n{gateways}", user.name)
+        },
+    )?;
+    Ok(revocation::exit(&status))
 }
 
 async fn reset(args: Reset, context: Context) -> Result<Exit> {

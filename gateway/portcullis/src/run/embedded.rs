@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use portcullis_agent::AgentConfig;
 use portcullis_agent::enroll;
 use portcullis_agent::identity::Enrolment;
+use portcullis_agent::{AgentConfig, Figures};
 use portcullis_client::Fingerprint;
 use portcullis_control::{Control, ControlConfig};
 use portcullis_proto::v1::Location;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::watch;
 
 use super::shutdown::Shutdown;
 use crate::config::UpConfig;
@@ -31,6 +32,7 @@ pub(super) async fn run_agent(
     control_config: ControlConfig,
     agent_config: AgentConfig,
     up: UpConfig,
+    figures: watch::Sender<Option<Figures>>,
     shutdown: Shutdown,
 ) -> Result<()> {
     if choose(control.locations().await?, up.location.as_deref())?.is_none() {
@@ -63,7 +65,9 @@ pub(super) async fn run_agent(
                 () = renewal_due(&control, &certificate) => {}
             }
         };
-        agent_config.clone().build()?.run(stop).await?;
+        let agent = agent_config.clone().build()?;
+        figures.send_replace(Some(agent.figures()));
+        agent.run(stop).await?;
         if shutdown.is_requested() {
             return Ok(());
         }

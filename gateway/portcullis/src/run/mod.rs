@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod embedded;
+mod metrics;
 mod portal;
 mod shutdown;
 
@@ -10,6 +11,9 @@ use std::io::IsTerminal as _;
 
 use anyhow::{Context as _, Result};
 use portcullis_control::Control;
+use portcullis_metrics::MetricsConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +49,12 @@ pub(crate) async fn control(config: Config) -> Result<Exit> {
     let control = open(&config).await?;
     let mut services = Services::new(shutdown.clone());
     services.add_control(&control).await?;
+    let page = metrics::bind(&config.metrics).await?;
+    let sources = metrics::Sources {
+        control: Some(control.clone()),
+        agent: watch::channel(None).1,
+    };
+    services.add_metrics(page, sources, &config.metrics);
     if !config.portal.listen.is_empty() {
         let portal = portal::bind(&control, &config.portal.listen)?;
         services.add("portal", async move {
@@ -59,9 +69,18 @@ pub(crate) async fn control(config: Config) -> Result<Exit> {
 pub(crate) async fn agent(config: Config) -> Result<Exit> {
     capabilities::require_for_agent()?;
     let shutdown = Shutdown::on_signal()?;
+    let page = metrics::bind(&config.metrics).await?;
     let agent = config.agent.build()?;
-    agent.run(shutdown.requested()).await?;
-    Ok(Exit::Done)
+    let sources = metrics::Sources {
+        control: None,
+        agent: watch::channel(Some(agent.figures())).1,
+    };
+    let mut services = Services::new(shutdown.clone());
+    services.add_metrics(page, sources, &config.metrics);
+    services.add("agent", async move {
+        Ok(agent.run(shutdown.requested()).await?)
+    });
+    services.run().await
 }
 
 /// `portcullis agent teardown`.
@@ -86,6 +105,13 @@ pub(crate) async fn up(config: Config) -> Result<Exit> {
     let control = open(&config).await?;
     let mut services = Services::new(shutdown.clone());
     services.add_control(&control).await?;
+    let (figures, agent) = watch::channel(None);
+    let page = metrics::bind(&config.metrics).await?;
+    let sources = metrics::Sources {
+        control: Some(control.clone()),
+        agent,
+    };
+    services.add_metrics(page, sources, &config.metrics);
     services.add(
         "portal",
         portal::run_embedded(
@@ -97,7 +123,14 @@ pub(crate) async fn up(config: Config) -> Result<Exit> {
     );
     services.add(
         "agent",
-        embedded::run_agent(control, config.control, config.agent, config.up, shutdown),
+        embedded::run_agent(
+            control,
+            config.control,
+            config.agent,
+            config.up,
+            figures,
+            shutdown,
+        ),
     );
     services.run().await
 }
@@ -126,6 +159,21 @@ impl Services {
         service: impl Future<Output = Result<()>> + Send + 'static,
     ) {
         self.tasks.spawn(async move { (name, service.await) });
+    }
+
+    fn add_metrics(
+        &mut self,
+        page: Option<TcpListener>,
+        sources: metrics::Sources,
+        config: &MetricsConfig,
+    ) {
+        if let Some(listener) = page {
+            let (stop, per_peer) = (self.shutdown.clone(), config.per_peer);
+            self.add("metrics", async move {
+                metrics::serve(listener, sources, per_peer, stop).await;
+                Ok(())
+            });
+        }
     }
 
     /// Takes the address for gateways at once: an occupied port ends the command before anything

@@ -93,6 +93,7 @@ fn snapshot() -> v1::Snapshot {
                 idle_timeout_ms: 0,
                 last_activity_ms: now,
             }),
+            policy: 0,
         }
     });
     v1::Snapshot {
@@ -105,7 +106,9 @@ fn snapshot() -> v1::Snapshot {
             listen_port: 51820,
             mtu: 1420,
             open_services: Vec::new(),
+            answer_drops: false,
         }),
         peers: peers.collect(),
+        policy: None,
     }
 }

@@ -14,6 +14,14 @@ pub enum Mode {
     Split,
 }
 
+/// On the network card of [`crate::World`]'s gateway, with budgets that a test can use up.
+const SHIELD: &str = r#"
+[agent.shield]
+interface = "wan0"
+source_rate = 2
+source_burst = 10
+"#;
+
 /// The places of everything that belongs to one gateway.
 #[derive(Debug)]
 pub(super) struct Paths {
@@ -54,13 +62,14 @@ impl Paths {
     }
 
     /// Makes the directories and writes the configuration.
-    pub(super) fn prepare(&self) -> Result<()> {
+    pub(super) fn prepare(&self, shield: bool) -> Result<()> {
         fs::create_dir_all(self.control_state())?;
-        fs::write(self.configuration(), self.text())?;
+        fs::write(self.configuration(), self.text(shield))?;
         Ok(())
     }
 
-    fn text(&self) -> String {
+    fn text(&self, shield: bool) -> String {
+        let shield = if shield { SHIELD } else { "" };
         let (root, pins) = (self.root.display(), self.pins.display());
         format!(
             r#"
@@ -80,7 +89,7 @@ pin_root = "{pins}"
 max_peers = 256
 max_flows = 4096
 reconcile_period = "2s"
-
+{shield}
 [up]
 gateway = "local"
 "#

@@ -2,16 +2,20 @@
 //!
 //! Names cite the invariants of ARCHITECTURE.md that a test holds to.
 
+mod answers;
 mod bad_input;
 mod before_login;
 mod deadlines;
 mod full_disk;
 mod login;
 mod partition;
+mod policy;
 mod reconcile;
 mod repair;
 mod restart;
 mod revocation;
+mod seeing;
+mod shield;
 mod traffic;
 mod world;
 

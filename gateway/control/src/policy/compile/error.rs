@@ -43,3 +43,16 @@ pub enum CompileError {
     )]
     TooIntricate { prefix: IpNet, rule: String },
 }
+
+impl CompileError {
+    /// Name of the rule that goes over the limit, where it is one rule that does.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::TooManyGrants { rule, .. }
+            | Self::ListTooLong { rule, .. }
+            | Self::TooManyIntervals { rule, .. }
+            | Self::TooIntricate { rule, .. } => Some(rule),
+            Self::TooManyPolicies { .. } | Self::TooManyPrincipals { .. } => None,
+        }
+    }
+}

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::index;
 use crate::policy::limits;
-use crate::policy::outcome::Outcome;
+use crate::policy::outcome::{self, Outcome};
 use crate::policy::rule::Rule;
 use crate::policy::span::{self, PortSpan, Stretch};
-use crate::policy::tables::{IntervalList, PortInterval, Tables};
+use crate::policy::tables::{IntervalList, PortInterval, Tables, stretches};
 
 /// Which limit a list hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl Lists {
             return Ok(*list);
         }
         let merged = self.merge(
-            tables.stretches(around).collect(),
-            tables.stretches(own).collect(),
+            stretches(tables, around).collect(),
+            stretches(tables, own).collect(),
         )?;
         let list = self.intern(tables, &merged)?;
         self.within.insert((around, own), list);
@@ -140,7 +140,7 @@ impl Lists {
 
 /// A rule's ports as disjoint intervals.
 fn of_rule(rule: &Rule, number: u32, length: u8) -> Vec<Stretch<Outcome>> {
-    let outcome = Outcome::of(rule, number, length);
+    let outcome = outcome::of_rule(rule, number, length);
     let mut spans: Vec<PortSpan> = rule
         .ports
         .iter()
@@ -159,33 +159,6 @@ fn of_rule(rule: &Rule, number: u32, length: u8) -> Vec<Stretch<Outcome>> {
         }
     }
     list
-}
-
-impl Tables {
-    /// The intervals of a list with their outcomes.
-    pub(in crate::policy) fn stretches(
-        &self,
-        list: IntervalList,
-    ) -> impl Iterator<Item = Stretch<Outcome>> + '_ {
-        let start = list.start as usize;
-        let intervals = self
-            .intervals
-            .get(start..start + list.length as usize)
-            .unwrap_or_default();
-        intervals.iter().filter_map(
-            |&PortInterval {
-                 first,
-                 last,
-                 outcome,
-             }| {
-                Some(Stretch {
-                    first,
-                    last,
-                    outcome: *self.outcomes.get(outcome as usize)?,
-                })
-            },
-        )
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! From rules to tables.
 
+mod classes;
 mod error;
 mod lists;
 mod principals;
 mod regions;
 
+pub use classes::Classes;
 pub use error::CompileError;
 
 use std::collections::HashMap;
@@ -42,9 +44,11 @@ impl CompiledPolicy {
         })
     }
 
-    /// The number of the policy that holds for the user: the same for all to whom the same rules
-    /// apply, 0 for those to whom none does.
-    pub fn assign(&mut self, subject: &Subject) -> Result<u32, CompileError> {
+    /// Whose rules hold for the user.
+    ///
+    /// # Errors
+    /// Where there are more of them than one policy has room for.
+    pub fn effective(&self, subject: &Subject) -> Result<EffectivePolicy, CompileError> {
         let members = self.principals.including(subject);
         if members.len() > limits::PRINCIPALS_PER_POLICY {
             return Err(CompileError::TooManyPrincipals {
@@ -58,6 +62,13 @@ impl CompiledPolicy {
             policy.mask |= bit(principal);
             policy.count += 1;
         }
+        Ok(policy)
+    }
+
+    /// The number of the policy that holds for the user: the same for all to whom the same rules
+    /// apply, 0 for those to whom none does.
+    pub fn assign(&mut self, subject: &Subject) -> Result<u32, CompileError> {
+        let policy = self.effective(subject)?;
         if let Some(number) = self.assigned.get(&policy) {
             return Ok(*number);
         }
@@ -76,6 +87,16 @@ impl CompiledPolicy {
     /// The tables, with the policies assigned so far.
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Distinct prefixes, those of `to` and of `from` apart.
+    pub fn prefix_count(&self) -> usize {
+        self.tables.regions.len()
+    }
+
+    /// Names of the rules, by number.
+    pub fn rule_names(&self) -> &[String] {
+        &self.rules
     }
 
     /// The name of the rule of this number.

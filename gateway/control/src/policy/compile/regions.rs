@@ -8,7 +8,6 @@ use super::index;
 use super::lists::{Full, Lists};
 use super::principals::Principals;
 use crate::policy::limits;
-use crate::policy::outcome::side;
 use crate::policy::rule::{Policy, Rule};
 use crate::policy::tables::{
     Family, GrantKey, IntervalList, NO_REGION, PrefixEntry, Region, Tables, bit,
@@ -127,7 +126,8 @@ impl Builder<'_> {
             pad: 0,
         });
         let family = Family::of(net.addr());
-        self.tables.prefixes[side(direction)][family as usize].push(PrefixEntry::new(net, region));
+        self.tables.prefixes[direction as usize][family as usize]
+            .push(PrefixEntry::new(net, region));
         self.path.push(Step {
             net,
             region,

@@ -6,10 +6,11 @@ use ipnet::IpNet;
 
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::limits;
-use crate::policy::lookup::members;
 use crate::policy::outcome::Outcome;
 use crate::policy::span::{self, Stretch};
-use crate::policy::tables::{EffectivePolicy, Family, GrantKey, IntervalList, bit};
+use crate::policy::tables::{
+    EffectivePolicy, Family, GrantKey, IntervalList, bit, members, stretches,
+};
 
 /// What holds at a prefix, except at narrower areas within it.
 pub(super) struct Area {
@@ -19,7 +20,7 @@ pub(super) struct Area {
 
 /// The areas of one direction, by family, address and length.
 pub(super) fn areas(compiled: &CompiledPolicy, policy: u32, direction: Direction) -> Vec<Area> {
-    let Some(policy) = compiled.tables().policies().get(policy as usize) else {
+    let Some(policy) = compiled.tables().policies.get(policy as usize) else {
         return Vec::new();
     };
     Family::ALL
@@ -41,7 +42,7 @@ fn of_family(
     let mut path: Vec<(IpNet, Lists)> = Vec::new();
     for entry in tables.prefixes(direction, family) {
         let own = tables
-            .regions()
+            .regions
             .get(entry.region as usize)
             .map_or(0, |region| region.own);
         if own & policy.mask == 0 {
@@ -60,11 +61,11 @@ fn of_family(
             .last()
             .map_or([None; limits::PRINCIPALS_PER_POLICY], |(_, lists)| *lists);
         let mut any = false;
-        for (list, (_, principal)) in lists.iter_mut().zip(members(policy)) {
+        for (list, principal) in lists.iter_mut().zip(members(policy).iter().copied()) {
             if own & bit(principal) == 0 {
                 continue;
             }
-            if let Some(grant) = tables.grants().get(&GrantKey {
+            if let Some(grant) = tables.grants.get(&GrantKey {
                 region: entry.region,
                 principal,
             }) {
@@ -76,7 +77,7 @@ fn of_family(
             continue;
         }
         let stretches = lists.iter().flatten().fold(Vec::new(), |all, list| {
-            span::merge(all, tables.stretches(*list).collect::<Vec<_>>())
+            span::merge(all, stretches(tables, *list).collect::<Vec<_>>())
         });
         areas.push(Area { net, stretches });
         path.push((net, lists));

@@ -1,5 +1,6 @@
 //! Whole policies: what the compiled tables say against what the specification says.
 
+mod evaluation;
 mod generate;
 mod oracle;
 mod property;

@@ -89,20 +89,20 @@ fn the_largest_policy_compiles_without_multiplying() {
         "{} KB parsed in {parsed:?}, compiled in {made:?}, {} policies assigned in {assigned:?}: {} rules, {prefixes} \
          prefixes, {} grants, {} intervals, {} outcomes",
         text.len() >> 10,
-        tables.policies().len() - 1,
+        tables.policies.len() - 1,
         policy.rules().len(),
-        tables.grants().len(),
-        tables.intervals().len(),
-        tables.outcomes().len(),
+        tables.grants.len(),
+        tables.intervals.len(),
+        tables.outcomes.len(),
     );
     assert_eq!(
         (policy.rules().len(), prefixes),
         (limits::RULES, limits::PREFIXES)
     );
-    assert!(tables.policies().len() > limits::EFFECTIVE_POLICIES / 2);
+    assert!(tables.policies.len() > limits::EFFECTIVE_POLICIES / 2);
     // Two of `who` for each narrow prefix, and the wide one's.
-    assert!(tables.grants().len() <= 2 * limits::PREFIXES + GROUPS);
-    assert!(tables.intervals().len() <= 20 * limits::RULES);
+    assert!(tables.grants.len() <= 2 * limits::PREFIXES + GROUPS);
+    assert!(tables.intervals.len() <= 20 * limits::RULES);
     for i in (0..subjects.len()).step_by(97) {
         let n = i * 24;
         for remote in [

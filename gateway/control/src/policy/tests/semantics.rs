@@ -100,7 +100,7 @@ fn users_are_alike_when_the_same_rules_hold_for_them() {
     );
     assert_eq!(compiled.assign(&subject("eve", &[])).unwrap(), first);
     assert_eq!(compiled.assign(&subject("dan", &["x"])).unwrap(), 0);
-    assert_eq!(compiled.tables().policies().len(), 2);
+    assert_eq!(compiled.tables().policies.len(), 2);
 }
 
 #[test]
