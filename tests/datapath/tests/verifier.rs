@@ -8,7 +8,7 @@
 use datapath_tests::kernel::{Kernel, program};
 use gateway_common::abi::Direction;
 
-const BUDGET: u32 = 100_000;
+const BUDGET: u32 = 250_000;
 
 #[test]
 fn the_programs_stay_within_the_verifiers_budget() {
