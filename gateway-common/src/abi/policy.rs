@@ -245,10 +245,7 @@ impl From<RuleOutcome> for Outcome {
                 kind: Self::ALLOW,
                 rule,
                 level: level as u8,
-                max_age: match max_age {
-                    Some(age) => age,
-                    None => 0,
-                },
+                max_age: max_age.unwrap_or(0),
                 ..blank
             },
         }

@@ -1,5 +1,9 @@
 //! What senders of dropped openers get to see: the packet that the programs make of theirs, byte by
 //! byte, and everything that must stay without an answer.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made is a failed test"
+)]
 
 use std::net::IpAddr;
 

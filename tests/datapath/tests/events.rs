@@ -1,4 +1,8 @@
 //! What the programs tell about single packets and single peers.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made is a failed test"
+)]
 
 use std::mem::offset_of;
 
