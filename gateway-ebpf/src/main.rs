@@ -20,6 +20,8 @@ mod emit;
 #[cfg(target_arch = "bpf")]
 mod empty;
 #[cfg(target_arch = "bpf")]
+mod floor;
+#[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
 mod from_peer;

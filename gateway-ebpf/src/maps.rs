@@ -146,6 +146,12 @@ pub(crate) fn touch(index: u32, now: u64) {
     }
 }
 
+/// Whether exactly this address is a peer's.
+#[inline(always)]
+pub(crate) fn is_peer_v4(address: AddressV4) -> bool {
+    PEER_V4.get_ptr(address).is_some()
+}
+
 #[inline(always)]
 pub(crate) fn peer_v4(settings: &Settings, address: AddressV4) -> Option<u32> {
     if let Some(index) = PEER_V4.get_ptr(address) {

@@ -109,6 +109,8 @@ pub mod names {
     pub const TO_PEER: &str = "to_peer";
     /// The program that does nothing, for measurements.
     pub const EMPTY: &str = "empty";
+    /// The program that looks up one thing, for measurements.
+    pub const FLOOR: &str = "floor";
 }
 
 const _: () = {

@@ -15,10 +15,10 @@ use gateway_common::{
     },
     verdict::Reason,
 };
-use portcullis_agent::datapath::{self, PeerView};
+use portcullis_agent::datapath::{self, Datapath, PeerView};
 
 use crate::{
-    kernel::{self, BpfFs, DROP, Kernel, PASS},
+    kernel::{BpfFs, DROP, Kernel, PASS},
     packets::{flag, ip, number, tcp, udp},
     scene::{SERVER_V4, SERVER_V6, State, services},
 };
@@ -27,6 +27,10 @@ use crate::{
 pub const SESSIONS: u32 = 1_000_000;
 /// Every this many peers one is locked instead.
 const LOCKED_EVERY: u32 = 1000;
+/// Numbers of a peer with a session, and of one without.
+pub const LIVE: u32 = 77_777;
+/// As [`LIVE`].
+pub const LOCKED: u32 = 77_000;
 
 /// The least of many short rounds: what the machine does besides only ever adds.
 const REPEAT: u32 = 200_000;
@@ -41,9 +45,9 @@ pub struct Figure {
     pub name: String,
     /// Its unit.
     pub unit: &'static str,
-    /// What was measured.
+    /// What was measured; of packets, what they cost over the baseline.
     pub value: f64,
-    /// The same without us.
+    /// The same without us: an empty program on the same hook.
     pub baseline: Option<f64>,
 }
 
@@ -55,16 +59,16 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads it.
+    /// Loads it, with room for so many flows of each address family.
     ///
     /// # Errors
     ///
     /// Without root, or when the kernel refuses.
-    pub fn load() -> anyhow::Result<Self> {
+    pub fn load(max_flows: u32) -> anyhow::Result<Self> {
         let bpf_fs = BpfFs::mount()?;
         let config = datapath::Config {
             max_peers: 1 << 20,
-            max_flows: 262_144,
+            max_flows,
             ..bpf_fs.config()
         };
         let mut kernel = Kernel::with(bpf_fs, config)?;
@@ -79,7 +83,7 @@ impl Bench {
                 };
                 PeerView {
                     key: key(i),
-                    addresses: vec![peer_v4(i).into(), peer_v6(i).into()],
+                    addresses: vec![Family::V4.peer(i).into(), Family::V6.peer(i).into()],
                     session: state.session(now),
                     policy: 0,
                 }
@@ -88,7 +92,15 @@ impl Bench {
         let start = Instant::now();
         kernel.datapath.load_sessions(&peers)?;
         let loaded = start.elapsed();
-        object_empty(&mut kernel)?.load()?;
+        for name in [names::EMPTY, names::FLOOR] {
+            let program: &mut SchedClassifier = kernel
+                .datapath
+                .object()
+                .program_mut(name)
+                .context("no such program")?
+                .try_into()?;
+            program.load()?;
+        }
         Ok(Self { kernel, loaded })
     }
 
@@ -113,100 +125,153 @@ impl Bench {
             progress(&figure);
             figures.push(figure);
         };
-        let live = 77_777;
-        let locked = 77_000;
-        for (family, live, locked, server) in [
-            ("v4", peer_v4(live), peer_v4(locked), IpAddr::V4(SERVER_V4)),
-            ("v6", peer_v6(live), peer_v6(locked), IpAddr::V6(SERVER_V6)),
-        ] {
-            let denied = ip(locked, server, number::TCP, &tcp(5000, 22, flag::SYN));
-            add(self.repeated(&format!("packet/denied/{family}"), FromPeer, &denied, DROP)?);
-            let unsolicited = ip(server, live, number::TCP, &tcp(22, 5000, flag::SYN));
+        // The plain names are IPv4's, from the peer.
+        for (family, suffix) in [(Family::V4, ""), (Family::V6, "/v6")] {
+            let denied = family.opening(LOCKED);
+            add(self.repeated(&format!("packet/denied{suffix}"), FromPeer, &denied, DROP)?);
+            let (unsolicited, _) = family.exchange(LIVE, 5000);
             add(self.repeated(
-                &format!("packet/unsolicited/{family}"),
+                &format!("packet/unsolicited{suffix}"),
                 ToPeer,
                 &unsolicited,
                 DROP,
             )?);
-            let there = ip(live, server, number::TCP, &tcp(5001, 22, flag::ACK));
-            let back = ip(server, live, number::TCP, &tcp(22, 5001, flag::ACK));
-            ensure!(
-                self.kernel.action(FromPeer, &there)? == PASS
-                    && self.kernel.action(ToPeer, &back)? == PASS
-            );
+            let (back, there) = self.establish(family)?;
             add(self.repeated(
-                &format!("packet/established/from_peer/{family}"),
+                &format!("packet/established{suffix}"),
                 FromPeer,
                 &there,
                 PASS,
             )?);
-            add(self.repeated(
-                &format!("packet/established/to_peer/{family}"),
-                ToPeer,
-                &back,
-                PASS,
-            )?);
-            add(self.first(&format!("packet/first/{family}"), live, server)?);
+            let name = format!("packet/established/to_peer{suffix}");
+            add(self.repeated(&name, ToPeer, &back, PASS)?);
+            add(self.first(&format!("packet/first{suffix}"), family)?);
         }
         ensure!(self.kernel.counted(FromPeer, Reason::Session)? > 0);
         Ok(figures)
     }
 
+    /// Opens a flow, and returns the packets of both directions: towards the peer, and from it.
+    ///
+    /// # Errors
+    ///
+    /// When either does not pass.
+    pub fn establish(&mut self, family: Family) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        let (back, there) = family.exchange(LIVE, 5001);
+        ensure!(
+            self.kernel.action(FromPeer, &there)? == PASS
+                && self.kernel.action(ToPeer, &back)? == PASS,
+            "a permitted flow does not pass"
+        );
+        Ok((back, there))
+    }
+
+    /// The datapath.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.kernel.datapath
+    }
+
     /// One packet, many times over.
-    fn repeated(
+    ///
+    /// # Errors
+    ///
+    /// When it does not end in `action`.
+    pub fn repeated(
         &mut self,
         name: &str,
         direction: Direction,
         packet: &[u8],
         action: u32,
     ) -> anyhow::Result<Figure> {
+        let program = match direction {
+            FromPeer => names::FROM_PEER,
+            ToPeer => names::TO_PEER,
+        };
+        self.repeated_in(name, program, packet, action)
+    }
+
+    /// One packet, many times over, in the program of this name.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end in `action`.
+    pub fn repeated_in(
+        &mut self,
+        name: &str,
+        program: &str,
+        packet: &[u8],
+        action: u32,
+    ) -> anyhow::Result<Figure> {
         let (mut value, mut baseline) = (u64::MAX, u64::MAX);
         for _ in 0..ROUNDS {
-            let (ns, found) = run(object_empty(&mut self.kernel)?, packet, REPEAT)?;
+            let (ns, found) = run(self.program(names::EMPTY)?, packet, REPEAT)?;
             ensure!(found == PASS, "the empty program ended in {found}");
             baseline = baseline.min(ns);
-            let (ns, found) = run(
-                kernel::program(self.kernel.datapath.object(), direction)?,
-                packet,
-                REPEAT,
-            )?;
+            let (ns, found) = run(self.program(program)?, packet, REPEAT)?;
             ensure!(found == action, "{name} ended in {found}");
             value = value.min(ns);
         }
-        Ok(figure(name, value, baseline))
+        Ok(figure(name, value as f64, baseline as f64))
+    }
+
+    /// Packets drawn from many, each run once: the mean without the slowest hundredth, which other work
+    /// of the machine has interrupted.
+    ///
+    /// # Errors
+    ///
+    /// When one does not pass.
+    pub fn drawn(
+        &mut self,
+        name: &str,
+        times: u32,
+        mut draw: impl FnMut() -> Vec<u8>,
+    ) -> anyhow::Result<Figure> {
+        let (mut value, mut baseline) = (Vec::new(), Vec::new());
+        for _ in 0..times {
+            let packet = draw();
+            baseline.push(run(self.program(names::EMPTY)?, &packet, 1)?.0);
+            let (ns, found) = run(self.program(names::FROM_PEER)?, &packet, 1)?;
+            ensure!(found == PASS, "{name} ended in {found}");
+            value.push(ns);
+        }
+        Ok(figure(name, trimmed_mean(value), trimmed_mean(baseline)))
     }
 
     /// Packets that each open a flow: one run each, so the median of many.
-    fn first(&mut self, name: &str, peer: IpAddr, server: IpAddr) -> anyhow::Result<Figure> {
-        let packet = |port| ip(peer, server, number::UDP, &udp(port, 53, 32));
-        let mut baseline = Vec::new();
+    ///
+    /// # Errors
+    ///
+    /// When one does not pass.
+    pub fn first(&mut self, name: &str, family: Family) -> anyhow::Result<Figure> {
+        let (peer, server) = (family.peer(LIVE), family.server());
+        let (mut value, mut baseline) = (Vec::new(), Vec::new());
         for port in 0..FIRST_PACKETS {
-            baseline.push(run(object_empty(&mut self.kernel)?, &packet(port), 1)?.0);
-        }
-        let mut value = Vec::new();
-        for port in 0..FIRST_PACKETS {
-            let (ns, found) = run(
-                kernel::program(self.kernel.datapath.object(), FromPeer)?,
-                &packet(port),
-                1,
-            )?;
+            let packet = ip(peer, server, number::UDP, &udp(port, 53, 32));
+            baseline.push(run(self.program(names::EMPTY)?, &packet, 1)?.0);
+            let (ns, found) = run(self.program(names::FROM_PEER)?, &packet, 1)?;
             ensure!(found == PASS, "{name} ended in {found}");
             value.push(ns);
         }
         Ok(figure(name, median(value), median(baseline)))
     }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        let program = self
+            .kernel
+            .datapath
+            .object()
+            .program_mut(name)
+            .context("no such program")?;
+        Ok(program.try_into()?)
+    }
 }
 
-/// Loads a million sessions and tells how long it took.
+/// Runs a program so many times on one packet: nanoseconds for each, and its action.
 ///
 /// # Errors
 ///
-/// As [`Bench::load`].
-pub fn load_1m_sessions() -> anyhow::Result<Duration> {
-    Ok(Bench::load()?.loaded)
-}
-
-fn run(program: &SchedClassifier, packet: &[u8], repeat: u32) -> anyhow::Result<(u64, u32)> {
+/// When the kernel does not run it.
+pub fn run(program: &SchedClassifier, packet: &[u8], repeat: u32) -> anyhow::Result<(u64, u32)> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(packet);
     options.repeat = repeat;
@@ -217,27 +282,25 @@ fn run(program: &SchedClassifier, packet: &[u8], repeat: u32) -> anyhow::Result<
     ))
 }
 
-fn object_empty(kernel: &mut Kernel) -> anyhow::Result<&mut SchedClassifier> {
-    let program = kernel
-        .datapath
-        .object()
-        .program_mut(names::EMPTY)
-        .context("no empty program")?;
-    Ok(program.try_into()?)
-}
-
-fn figure(name: &str, value: u64, baseline: u64) -> Figure {
+/// What packets cost over the baseline.
+pub fn figure(name: &str, value: f64, baseline: f64) -> Figure {
     Figure {
         name: name.into(),
         unit: "ns",
-        value: value as f64,
-        baseline: Some(baseline as f64),
+        value: value - baseline,
+        baseline: Some(baseline),
     }
 }
 
-fn median(mut all: Vec<u64>) -> u64 {
+fn median(mut all: Vec<u64>) -> f64 {
     all.sort_unstable();
-    all.get(all.len() / 2).copied().unwrap_or(0)
+    all.get(all.len() / 2).copied().unwrap_or(0) as f64
+}
+
+fn trimmed_mean(mut all: Vec<u64>) -> f64 {
+    all.sort_unstable();
+    all.truncate(all.len() - all.len() / 100);
+    all.iter().sum::<u64>() as f64 / all.len() as f64
 }
 
 fn key(i: u32) -> [u8; 32] {
@@ -246,12 +309,50 @@ fn key(i: u32) -> [u8; 32] {
     key
 }
 
-fn peer_v4(i: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(0x0a80_0000 + i))
+/// An address family, and its addresses in the measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
-fn peer_v6(i: u32) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(
-        (0xfd77_u128 << 112) | (u128::from(i) + 0x1_0000),
-    ))
+impl Family {
+    /// Address of the peer of this number.
+    pub fn peer(self, i: u32) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::from(0x0a80_0000 + i)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::from(
+                (0xfd77_u128 << 112) | (u128::from(i) + 0x1_0000),
+            )),
+        }
+    }
+
+    /// The other end.
+    pub fn server(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(SERVER_V4),
+            Self::V6 => IpAddr::V6(SERVER_V6),
+        }
+    }
+
+    /// A connection's first packet.
+    pub fn opening(self, peer: u32) -> Vec<u8> {
+        ip(
+            self.peer(peer),
+            self.server(),
+            number::TCP,
+            &tcp(5000, 22, flag::SYN),
+        )
+    }
+
+    /// A connection's packets towards the peer and from it.
+    pub fn exchange(self, peer: u32, port: u16) -> (Vec<u8>, Vec<u8>) {
+        let (peer, server) = (self.peer(peer), self.server());
+        (
+            ip(server, peer, number::TCP, &tcp(22, port, flag::ACK)),
+            ip(peer, server, number::TCP, &tcp(port, 22, flag::ACK)),
+        )
+    }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Args {
 enum Suite {
     /// The packet path, loading and adopting, and revocation.
     Gate,
+    /// The packet path with policies, in detail.
+    Datapath,
 }
 
 /// A measuring program: a binary of a workspace package.
@@ -34,6 +36,7 @@ impl Suite {
     fn name(self) -> &'static str {
         match self {
             Self::Gate => "gate",
+            Self::Datapath => "datapath",
         }
     }
 
@@ -51,6 +54,16 @@ impl Suite {
                 Program {
                     package: "gate-bench",
                     binary: "bench-revoke",
+                },
+            ],
+            Self::Datapath => &[
+                Program {
+                    package: "gate-bench",
+                    binary: "bench-datapath",
+                },
+                Program {
+                    package: "datapath-tests",
+                    binary: "bench-shield",
                 },
             ],
         }

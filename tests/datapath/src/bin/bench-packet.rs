@@ -6,7 +6,7 @@ use serde_json::json;
 
 fn main() -> anyhow::Result<()> {
     eprintln!("loading a million sessions");
-    let mut bench = Bench::load()?;
+    let mut bench = Bench::load(262_144)?;
     let loaded = bench.loaded();
     tell(&loaded);
     print(&loaded);
@@ -19,11 +19,8 @@ fn main() -> anyhow::Result<()> {
 fn tell(figure: &Figure) {
     match figure.baseline {
         Some(baseline) => eprintln!(
-            "{:<36} {:>6.0} {} over an empty program ({:.0} - {baseline:.0})",
-            figure.name,
-            figure.value - baseline,
-            figure.unit,
-            figure.value,
+            "{:<36} {:>6.0} {} over the {baseline:.0} {} of an empty program",
+            figure.name, figure.value, figure.unit, figure.unit,
         ),
         None => eprintln!("{:<36} {:>6.3} {}", figure.name, figure.value, figure.unit),
     }
