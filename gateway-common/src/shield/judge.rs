@@ -71,30 +71,30 @@ impl ShieldSettings {
     }
 }
 
-/// What happens to a message for WireGuard: `None` is a malformed one.
+/// What happens to a message for WireGuard, or to what is none.
 #[inline(always)]
 pub fn judge<T: Tables, B: Bytes>(
     tables: &mut T,
     settings: &ShieldSettings,
     frame: &B,
     datagram: &Datagram,
-    message: Option<Message>,
+    message: Result<Message, ShieldReason>,
 ) -> ShieldReason {
     match message {
-        Some(Message::Data { receiver }) => {
+        Ok(Message::Data { receiver }) => {
             receiving(tables, settings, receiver, false, ShieldReason::DeadIndex)
         }
-        Some(Message::Cookie { receiver }) => {
+        Ok(Message::Cookie { receiver }) => {
             receiving(tables, settings, receiver, false, ShieldReason::Unexpected)
         }
-        Some(Message::Response { receiver, .. }) => {
+        Ok(Message::Response { receiver, .. }) => {
             receiving(tables, settings, receiver, true, ShieldReason::Unexpected)
         }
-        Some(Message::Initiation { .. }) => match datagram.source(frame) {
+        Ok(Message::Initiation { .. }) => match datagram.source(frame) {
             Some(source) => initiation(tables, settings, source_key(datagram.is_v6, source)),
-            None => ShieldReason::Malformed,
+            None => ShieldReason::OutOfSight,
         },
-        None => ShieldReason::Malformed,
+        Err(reason) => reason,
     }
 }
 
@@ -125,16 +125,19 @@ fn receiving<T: Tables>(
         if !is_response {
             return ShieldReason::Live;
         }
-        if !slot.is_pending() {
+        if !slot.is_initiator() {
             return ShieldReason::Unexpected;
         }
-        // WireGuard counts the session's age from here.
-        tables.replace(
-            number,
-            position,
-            slot,
-            Slot::new(index, Kind::Session, now, SESSION_LIFE),
-        );
+        // WireGuard counts the session's age from here. Later ones pass, too: whoever saw the initiation
+        // could otherwise keep the genuine response out by being faster with a forged one.
+        if slot.is_pending() {
+            tables.replace(
+                number,
+                position,
+                slot,
+                Slot::new(index, Kind::Answered, now, SESSION_LIFE),
+            );
+        }
         return ShieldReason::Live;
     }
     // Both are zero nearly always.
@@ -273,7 +276,7 @@ mod tests {
     fn ask_with(
         memory: &mut Memory,
         settings: &ShieldSettings,
-        message: Option<Message>,
+        message: Result<Message, ShieldReason>,
         now: u64,
     ) -> ShieldReason {
         memory.now = now;
@@ -281,7 +284,7 @@ mod tests {
     }
 
     fn ask(memory: &mut Memory, message: Message, now: u64) -> ShieldReason {
-        ask_with(memory, &settings(), Some(message), now)
+        ask_with(memory, &settings(), Ok(message), now)
     }
 
     #[test]
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_expected_once_and_renews_its_index() {
+    fn a_response_to_an_initiation_passes_and_the_first_renews_its_index() {
         let mut tables = memory();
         tables.buckets[2].slots[0] = Slot::new(6, Kind::Pending, NOW, PENDING_LIFE).0;
         let response = Message::Response {
@@ -320,7 +323,11 @@ mod tests {
         );
         let late = NOW + PENDING_LIFE;
         assert_eq!(ask(&mut tables, response, late), ShieldReason::Live);
-        assert_eq!(ask(&mut tables, response, late), ShieldReason::Unexpected);
+        assert_eq!(
+            ask(&mut tables, response, late + 4 * SECOND),
+            ShieldReason::Live,
+            "the first may have been a forgery"
+        );
         assert_eq!(
             ask(
                 &mut tables,
@@ -329,6 +336,16 @@ mod tests {
             ),
             ShieldReason::Live
         );
+        let data = Message::Data { receiver: 6 };
+        let over = late + SESSION_LIFE + SECOND;
+        assert_eq!(ask(&mut tables, data, over), ShieldReason::DeadIndex);
+        tables.buckets[3].slots[0] = Slot::new(7, Kind::Session, NOW, SESSION_LIFE).0;
+        let response = Message::Response {
+            sender: 1,
+            receiver: 7,
+        };
+        assert_eq!(ask(&mut tables, response, NOW), ShieldReason::Unexpected);
+        tables.buckets[3].slots[0] = 0;
         assert_eq!(
             ask(&mut tables, Message::Cookie { receiver: 7 }, NOW),
             ShieldReason::Unexpected
@@ -352,11 +369,11 @@ mod tests {
             },
         ] {
             assert_eq!(
-                ask_with(&mut tables, &learning, Some(message), NOW),
+                ask_with(&mut tables, &learning, Ok(message), NOW),
                 ShieldReason::Learning
             );
             assert_ne!(
-                ask_with(&mut tables, &learning, Some(message), NOW + 1),
+                ask_with(&mut tables, &learning, Ok(message), NOW + 1),
                 ShieldReason::Learning
             );
         }
@@ -369,7 +386,7 @@ mod tests {
             ShieldReason::DeadIndex
         );
         assert_eq!(
-            ask_with(&mut tables, &learning, None, NOW),
+            ask_with(&mut tables, &learning, Err(ShieldReason::Malformed), NOW),
             ShieldReason::Malformed
         );
     }
@@ -378,7 +395,7 @@ mod tests {
     fn a_flood_of_one_source_leaves_room_for_others_and_a_flood_of_all_for_known_ones() {
         let mut tables = memory();
         let knock = |tables: &mut Memory, source| {
-            let message = Some(Message::Initiation { sender: 1 });
+            let message = Ok(Message::Initiation { sender: 1 });
             judge(
                 tables,
                 &settings(),

@@ -2,7 +2,7 @@
 
 use crate::parse::Bytes;
 
-use super::Datagram;
+use super::{Datagram, ShieldReason};
 
 const INITIATION: u32 = 1;
 const RESPONSE: u32 = 2;
@@ -14,6 +14,8 @@ const COOKIE_LENGTH: u16 = 64;
 /// A keepalive: header and authentication tag. Payload is padded, but no further than the tunnel's
 /// MTU, so longer ones need not be multiples of 16.
 const DATA_LEAST: u16 = 32;
+/// Type, reserved bytes and indexes: what is read of any message.
+const START: u16 = 12;
 
 /// A message of the right length, with zeros where zeros belong. Indexes as they are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +44,26 @@ pub enum Message {
     },
 }
 
-/// The message in a datagram; `None` where it is malformed.
+/// The message in a datagram, or what is wrong with it.
 #[inline(always)]
-pub fn message<B: Bytes>(frame: &B, datagram: &Datagram) -> Option<Message> {
-    let length = datagram.length?;
-    let [kind, first, second] = frame.near::<3>(datagram.payload)?;
+pub fn message<B: Bytes>(frame: &B, datagram: &Datagram) -> Result<Message, ShieldReason> {
+    let length = match datagram.length {
+        Some(length) if length >= START => length,
+        _ => return Err(ShieldReason::Malformed),
+    };
+    let Some([kind, first, second]) = frame.near::<3>(datagram.payload) else {
+        return Err(ShieldReason::OutOfSight);
+    };
     // The three bytes after the type are reserved: zero.
     match u32::from_le(kind) {
-        DATA if length >= DATA_LEAST => Some(Message::Data { receiver: first }),
-        INITIATION if length == INITIATION_LENGTH => Some(Message::Initiation { sender: first }),
-        RESPONSE if length == RESPONSE_LENGTH => Some(Message::Response {
+        DATA if length >= DATA_LEAST => Ok(Message::Data { receiver: first }),
+        INITIATION if length == INITIATION_LENGTH => Ok(Message::Initiation { sender: first }),
+        RESPONSE if length == RESPONSE_LENGTH => Ok(Message::Response {
             sender: first,
             receiver: second,
         }),
-        COOKIE if length == COOKIE_LENGTH => Some(Message::Cookie { receiver: first }),
-        _ => None,
+        COOKIE if length == COOKIE_LENGTH => Ok(Message::Cookie { receiver: first }),
+        _ => Err(ShieldReason::Malformed),
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
     use super::*;
     use crate::parse::Slice;
 
-    fn parse(bytes: &[u8], length: Option<u16>) -> Option<Message> {
+    fn parse(bytes: &[u8], length: Option<u16>) -> Result<Message, ShieldReason> {
         let datagram = Datagram {
             is_v6: false,
             network: 0,
@@ -114,20 +121,26 @@ mod tests {
         ];
         for (kind, length, wanted) in good {
             let mut bytes = [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-            assert_eq!(parse(&bytes, Some(length)), Some(wanted));
-            assert_eq!(parse(&bytes, Some(31)), None);
-            assert_eq!(parse(&bytes, None), None);
-            assert_eq!(parse(&bytes[..11], Some(length)), None);
+            let malformed = Err(ShieldReason::Malformed);
+            assert_eq!(parse(&bytes, Some(length)), Ok(wanted));
+            assert_eq!(parse(&bytes, Some(31)), malformed);
+            assert_eq!(parse(&bytes, None), malformed);
+            assert_eq!(parse(&bytes[..11], Some(11)), malformed);
+            assert_eq!(
+                parse(&bytes[..11], Some(length)),
+                Err(ShieldReason::OutOfSight),
+                "a short first fragment, say"
+            );
             if kind != 4 {
-                assert_eq!(parse(&bytes, Some(length + 1)), None);
+                assert_eq!(parse(&bytes, Some(length + 1)), malformed);
             }
             bytes[2] = 1;
-            assert_eq!(parse(&bytes, Some(length)), None);
+            assert_eq!(parse(&bytes, Some(length)), malformed);
         }
         for kind in [0, 5, 255] {
             assert_eq!(
                 parse(&[kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], Some(148)),
-                None
+                Err(ShieldReason::Malformed)
             );
         }
     }

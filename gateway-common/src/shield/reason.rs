@@ -20,6 +20,8 @@ pub enum ShieldReason {
     Initiation = 3,
     /// An initiation beyond the overall budget, from where one was answered before.
     KnownSource = 4,
+    /// The message itself is not in the frame's readable part.
+    OutOfSight = 5,
     /// No WireGuard message.
     Malformed = 8,
     /// Data for no live session.
@@ -33,8 +35,8 @@ pub enum ShieldReason {
 }
 
 use ShieldReason::{
-    Crowded, DeadIndex, Initiation, KnownSource, Learning, Live, Malformed, OverallBudget,
-    SourceBudget, Unexpected,
+    Crowded, DeadIndex, Initiation, KnownSource, Learning, Live, Malformed, OutOfSight,
+    OverallBudget, SourceBudget, Unexpected,
 };
 
 const TABLE: &[(ShieldReason, Verdict, &str, &str)] = &[
@@ -67,6 +69,12 @@ const TABLE: &[(ShieldReason, Verdict, &str, &str)] = &[
         Verdict::Pass,
         "known_source",
         "A handshake initiation beyond the overall budget, from a source that the gateway has answered before.",
+    ),
+    (
+        OutOfSight,
+        Verdict::Pass,
+        "out_of_sight",
+        "Too little of the message can be read to judge it: a short first fragment, or a card that splits frames.",
     ),
     (
         Malformed,

@@ -13,8 +13,10 @@ const EXPIRY_SHIFT: u32 = 34;
 pub enum Kind {
     /// An initiation of the gateway's that waits for its response.
     Pending,
-    /// A session: the gateway has sent the response, or received it.
+    /// A session: the gateway has sent the response.
     Session,
+    /// An initiation of the gateway's that was answered: a session, unless the answer was a forgery.
+    Answered,
 }
 
 /// An index, what it stands for, and until when.
@@ -28,6 +30,7 @@ impl Slot {
         let kind = match kind {
             Kind::Pending => 1,
             Kind::Session => 2,
+            Kind::Answered => 3,
         };
         let expiry = ((now + life) >> TICK_SHIFT) + 1;
         Self(index as u64 | kind << KIND_SHIFT | expiry << EXPIRY_SHIFT)
@@ -48,7 +51,18 @@ impl Slot {
     /// Whether the gateway waits for the response to an initiation.
     #[inline(always)]
     pub const fn is_pending(self) -> bool {
-        self.0 >> KIND_SHIFT & 3 == 1
+        self.kind() == 1
+    }
+
+    /// Whether the gateway began the handshake, so that a response to it can be genuine.
+    #[inline(always)]
+    pub const fn is_initiator(self) -> bool {
+        self.kind() & 1 == 1
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> u64 {
+        self.0 >> KIND_SHIFT & 3
     }
 }
 
@@ -70,7 +84,18 @@ mod tests {
             assert!(!slot.is_free(now) && !slot.is_free(now + SESSION_LIFE));
             assert!(slot.is_free(now + SESSION_LIFE + (1 << TICK_SHIFT)));
         }
-        assert!(Slot::new(7, Kind::Pending, 9, PENDING_LIFE).is_pending());
+        let kinds = [
+            (Kind::Pending, true, true),
+            (Kind::Session, false, false),
+            (Kind::Answered, false, true),
+        ];
+        for (kind, pending, initiator) in kinds {
+            let slot = Slot::new(7, kind, 9, PENDING_LIFE);
+            assert_eq!(
+                (slot.is_pending(), slot.is_initiator()),
+                (pending, initiator)
+            );
+        }
         assert!(Slot(0).is_free(0));
     }
 }

@@ -39,7 +39,7 @@ fn handle(ctx: &TcContext) -> Option<()> {
         return None;
     }
     let (now, to) = (maps::now(), sent.destination(&frame)?);
-    let (index, slot) = match message(&frame, &sent)? {
+    let (index, slot) = match message(&frame, &sent).ok()? {
         Message::Initiation { sender } => {
             (sender, Slot::new(sender, Kind::Pending, now, PENDING_LIFE))
         }

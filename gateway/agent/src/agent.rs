@@ -233,7 +233,12 @@ impl Runner {
         loop {
             let result = tokio::select! {
                 message = stream.next() => match message {
-                    Ok(message) => self.receive(message, &stream).await,
+                    Ok(message) => {
+                        let result = self.receive(message, &stream).await;
+                        // Whatever became of it, and after what was done has been acknowledged.
+                        blocking(|| self.shield.forget(&mut self.engine));
+                        result
+                    }
                     Err(error) => Err(error.into()),
                 },
                 chore = self.chores.next() => self.attend(chore, Some(&stream)).await,
@@ -293,7 +298,6 @@ impl Runner {
 
     /// What the interface needs after peers or the location changed.
     async fn follow(&mut self, outcome: &Outcome) {
-        self.shield.forget(&mut self.engine);
         if outcome.location_changed {
             self.shield.keep(&mut self.engine).await;
             self.configure().await;
@@ -307,6 +311,7 @@ impl Runner {
         match chore {
             Chore::Inspect => {
                 self.chores.log();
+                self.shield.forget(&mut self.engine);
                 self.shield.log();
                 self.tell_trace(stream)?;
                 self.inspect(stream).await

@@ -15,6 +15,7 @@ use crate::desired::{Desired, DesiredError, Location, Policy, PolicyError};
 use crate::held::KernelView;
 use crate::keys::PublicKey;
 use crate::reconcile::{self, Action};
+use crate::shield::Cut;
 use crate::stream::Resume;
 use crate::wireguard::{Device, PeerChange, WireGuard, WireGuardError};
 
@@ -60,8 +61,8 @@ pub struct Engine {
     /// Tags of sessions whose end has been reported.
     pub(crate) ended: HashSet<u64>,
     events: Vec<String>,
-    /// Outer addresses of peers that were removed; `None` while nobody asks for them.
-    removed_endpoints: Option<HashSet<SocketAddr>>,
+    /// Peers that were cut off; `None` while nobody asks for them.
+    cut: Option<Cut>,
 }
 
 impl Engine {
@@ -75,7 +76,7 @@ impl Engine {
             current: false,
             ended: HashSet::new(),
             events: Vec::new(),
-            removed_endpoints: None,
+            cut: None,
         }
     }
 
@@ -287,17 +288,23 @@ impl Engine {
         }
     }
 
-    /// From now on, remembers where removed peers were.
-    pub(crate) fn watch_removed(&mut self) {
-        self.removed_endpoints.get_or_insert_default();
+    /// From now on, remembers where cut-off peers are.
+    pub(crate) fn watch_cut(&mut self, with_locked: bool) {
+        self.cut = Some(Cut::new(with_locked));
     }
 
-    /// Outer addresses of the peers that were removed since, and of nobody else.
-    pub(crate) fn take_removed_endpoints(&mut self) -> HashSet<SocketAddr> {
-        self.removed_endpoints
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+    /// Outer addresses of the peers that were removed or locked since, and of nobody else. Where one was
+    /// locked, WireGuard is asked.
+    pub(crate) fn take_cut(&mut self) -> HashSet<SocketAddr> {
+        let Some(cut) = self.cut.as_mut().map(Cut::take) else {
+            return HashSet::new();
+        };
+        // Not those that have another session by now.
+        let locked = |key: &PublicKey| {
+            let peer = self.desired.as_ref().and_then(|desired| desired.peer(key));
+            peer.is_some_and(|peer| peer.session.is_none())
+        };
+        cut.endpoints(locked, || self.wireguard.read())
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<String> {
@@ -340,9 +347,19 @@ impl Engine {
             }
             any = true;
             let locked = self.datapath.set_session(key.as_bytes(), None);
+            if let Some(cut) = &mut self.cut {
+                cut.locked(*key);
+            }
             failure = failure.or(locked.err());
         }
         failure.map_or(Ok(any), Err)
+    }
+
+    fn lock(&mut self, key: &PublicKey) -> Result<(), DatapathError> {
+        if let Some(cut) = &mut self.cut {
+            cut.locked(*key);
+        }
+        self.datapath.set_session(key.as_bytes(), None)
     }
 
     /// Makes the desired policy hold. Sessions are brought down to what both the old and the new state
@@ -366,7 +383,7 @@ impl Engine {
             .collect();
         for action in self.plan(keys) {
             let narrowed = match &action {
-                Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
+                Action::Lock(key) => self.lock(key),
                 Action::Grant(key, grant) => {
                     match self.datapath.narrow_session(key.as_bytes(), grant) {
                         // It comes later.
@@ -481,7 +498,7 @@ impl Engine {
 
     fn execute_one(&mut self, action: &Action) -> Result<(), DatapathError> {
         match action {
-            Action::Lock(key) => self.datapath.set_session(key.as_bytes(), None),
+            Action::Lock(key) => self.lock(key),
             Action::Grant(key, grant) => self.datapath.set_session(key.as_bytes(), Some(grant)),
             Action::Classify(key, class) => self.datapath.set_class(key.as_bytes(), *class),
             Action::Forget(key) => self.datapath.remove_peer(key.as_bytes()),
@@ -505,7 +522,7 @@ impl Engine {
 
     /// WireGuard forgets where a peer was together with the peer.
     fn remember_removed(&mut self, batch: &[PeerChange]) {
-        let Some(endpoints) = &mut self.removed_endpoints else {
+        let Some(cut) = &mut self.cut else {
             return;
         };
         let removed: HashSet<_> = batch
@@ -519,7 +536,7 @@ impl Engine {
             return;
         }
         match self.wireguard.read() {
-            Ok(device) => endpoints.extend(left_endpoints(&device, &removed)),
+            Ok(device) => cut.left(&device, &removed),
             Err(error) => tracing::debug!("where removed peers were is not known: {error}"),
         }
     }
@@ -591,22 +608,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// Where the removed peers are, but not where somebody else is as well.
-fn left_endpoints(device: &Device, removed: &HashSet<PublicKey>) -> HashSet<SocketAddr> {
-    let of = |gone: bool| {
-        device
-            .peers
-            .iter()
-            .filter(move |peer| removed.contains(&peer.key) == gone)
-            .filter_map(|peer| peer.status.endpoint)
-    };
-    let mut endpoints: HashSet<_> = of(true).collect();
-    of(false).for_each(|endpoint| {
-        endpoints.remove(&endpoint);
-    });
-    endpoints
 }
 
 /// Whose state the actions change, none twice.

@@ -65,7 +65,7 @@ pub use error::DatapathError;
 pub use observe::{FlowCounter, MapFigures, PeerSnapshot, ProgramFigures};
 pub use shield::{
     Budgets as ShieldBudgets, Kept as ShieldKept, Mode as ShieldMode,
-    REPORTED_AS as SHIELD_REPORTED_AS, Shield, Wanted as ShieldWanted,
+    REPORTED_AS as SHIELD_REPORTED_AS, Shield, State as ShieldState, Wanted as ShieldWanted,
 };
 pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, SessionGrant};
 

@@ -5,6 +5,7 @@ mod kernel;
 mod mounts;
 mod network;
 mod privileges;
+mod shield;
 
 use serde::Serialize;
 
@@ -70,6 +71,7 @@ pub fn checks_for(config: &AgentConfig) -> Vec<Check> {
         mounts::bpf_file_system(&config.pin_root),
         network::interface(&config.interface),
         network::forwarding(),
+        shield::check(config),
         clock::wall_clock(),
     ]
 }

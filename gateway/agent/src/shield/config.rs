@@ -26,6 +26,9 @@ pub struct ShieldConfig {
     /// As many may come at once.
     #[serde(default = "defaults::overall_burst")]
     pub overall_burst: u32,
+    /// Whether a peer whose session ends has to shake hands anew before anything of its passes.
+    #[serde(default = "defaults::forget_locked")]
+    pub forget_locked: bool,
 }
 
 /// A client retries once in five seconds: these have room for some hundred clients behind one address, and for
@@ -42,6 +45,9 @@ mod defaults {
     }
     pub(super) const fn overall_burst() -> u32 {
         4000
+    }
+    pub(super) const fn forget_locked() -> bool {
+        true
     }
 }
 
@@ -73,6 +79,7 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(config.mode, ShieldMode::Auto);
+        assert!(config.forget_locked);
         assert_eq!(config.budgets(4).overall, Budget::new(25, 1));
         assert_eq!(config.budgets(0).overall, Budget::new(100, 3));
         assert_eq!(config.budgets(4).source, Budget::new(20, 100));

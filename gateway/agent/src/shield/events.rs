@@ -9,21 +9,33 @@ use aya::maps::{MapData, RingBuf};
 use gateway_common::shield::{ShieldEvent, ShieldReason};
 
 /// The ring buffer's reading end.
-pub(super) struct Events(Option<RingBuf<MapData>>);
+pub(super) struct Events {
+    ring: Option<RingBuf<MapData>>,
+    last: Option<IpAddr>,
+}
 
 impl Events {
     pub(super) fn new(events: Option<RingBuf<MapData>>) -> Self {
-        Self(events)
+        Self {
+            ring: events,
+            last: None,
+        }
     }
 
     /// Logs what has come since. Never waits.
     pub(super) fn log(&mut self) {
-        let Some(events) = &mut self.0 else { return };
-        while let Some(item) = events.next() {
+        let Some(ring) = &mut self.ring else { return };
+        while let Some(item) = ring.next() {
             if let Some(drop) = Dropped::parse(&item) {
                 tracing::debug!("{drop}");
+                self.last = Some(drop.source);
             }
         }
+    }
+
+    /// Where the last of them came from, or claimed to.
+    pub(super) fn last_source(&self) -> Option<IpAddr> {
+        self.last
     }
 }
 

@@ -3,14 +3,18 @@
 //! tried again, and leaves WireGuard's packets to WireGuard.
 
 mod config;
+mod cut;
 mod events;
 mod figures;
+mod flood;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use portcullis_proto::v1;
 
 pub use config::ShieldConfig;
+pub(crate) use cut::Cut;
 pub(crate) use figures::ShieldFigures;
 
 use crate::config::AgentConfig;
@@ -18,6 +22,7 @@ use crate::datapath::{DatapathError, SHIELD_REPORTED_AS, Shield, ShieldKept, Shi
 use crate::engine::Engine;
 use crate::link::{Link, LinkError};
 use events::Events;
+use flood::{Change, Flood};
 
 /// What stands in the shield's way.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,7 @@ struct Active {
     link: Link,
     shield: Shield,
     events: Events,
+    flood: Flood,
     /// Told last, so that the same is not told every few seconds.
     told: Option<String>,
 }
@@ -60,7 +66,7 @@ impl Keeper {
         };
         match Active::open(config, shield) {
             Ok(active) => {
-                engine.watch_removed();
+                engine.watch_cut(active.config.forget_locked);
                 Self(Some(active))
             }
             Err(error) => {
@@ -88,18 +94,21 @@ impl Keeper {
                 }
             }
         }
+        if let Some(note) = active.observe() {
+            engine.note(note);
+        }
     }
 
-    /// Forgets the peers that were removed since.
+    /// Forgets the peers that were removed or locked since.
     pub(crate) fn forget(&mut self, engine: &mut Engine) {
         let Some(active) = &mut self.0 else { return };
-        let endpoints = engine.take_removed_endpoints();
+        let endpoints = engine.take_cut();
         if !endpoints.is_empty() {
             let indexes = active.shield.forget(&endpoints);
             tracing::debug!(
                 peers = endpoints.len(),
                 indexes,
-                "shield forgot removed peers"
+                "shield forgot peers that were cut off"
             );
         }
     }
@@ -144,6 +153,7 @@ impl Active {
         let mut kernel = Shield::open(&config.datapath())?;
         Ok(Self {
             events: Events::new(kernel.take_events()),
+            flood: Flood::default(),
             config: shield,
             link,
             shield: kernel,
@@ -174,6 +184,29 @@ impl Active {
             } else {
                 error.into()
             }
+        })
+    }
+
+    /// What an admin should hear about floods.
+    fn observe(&mut self) -> Option<String> {
+        let counters = self.shield.counters().ok()?;
+        let card = &self.config.interface;
+        Some(match self.flood.observe(&counters, Instant::now())? {
+            Change::Begun { per_second, mostly } => {
+                let source = self
+                    .events
+                    .last_source()
+                    .map_or_else(String::new, |source| {
+                        format!("; one is from {source}, or says so")
+                    });
+                format!(
+                    "the shield drops {per_second} messages a second on {card}, mostly {mostly}{source}"
+                )
+            }
+            Change::Over { after, dropped } => format!(
+                "the flood on {card} is over after {} s: the shield dropped {dropped} messages",
+                after.as_secs()
+            ),
         })
     }
 

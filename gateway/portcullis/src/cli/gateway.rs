@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use gateway_common::shield::ShieldReason;
-use gateway_common::verdict::Reason;
+use gateway_common::verdict::{Reason, Verdict};
 use portcullis_client::Fingerprint;
 use portcullis_proto::v1::{
     AddGatewayRequest, AddGatewayResponse, Gateway, ListRequest, NameRequest, ReasonCount,
@@ -231,7 +231,14 @@ async fn list(context: Context) -> Result<Exit> {
 }
 
 pub(super) fn table(gateways: &[Gateway]) -> String {
-    let mut table = Table::new(&["GATEWAY", "LOCATION", "STATE", "REVISION", "LAST SEEN"]);
+    let mut table = Table::new(&[
+        "GATEWAY",
+        "LOCATION",
+        "STATE",
+        "REVISION",
+        "LAST SEEN",
+        "SHIELD",
+    ]);
     for gateway in gateways {
         table.row([
             gateway.name.clone(),
@@ -239,9 +246,32 @@ pub(super) fn table(gateways: &[Gateway]) -> String {
             state(gateway).to_owned(),
             gateway.applied_revision.to_string(),
             time::text(gateway.last_seen_ms),
+            shield(gateway),
         ]);
     }
     table.render("No gateways: portcullis gateway add NAME --location LOCATION")
+}
+
+/// How many messages its shield has dropped; "-" for one that has none, or nothing to tell yet.
+fn shield(gateway: &Gateway) -> String {
+    let mut counts = gateway
+        .reasons
+        .iter()
+        .filter(|count| count.direction == portcullis_agent::datapath::SHIELD_REPORTED_AS)
+        .peekable();
+    if counts.peek().is_none() {
+        return "-".to_owned();
+    }
+    let dropped: u64 = counts
+        .filter(|count| {
+            u8::try_from(count.reason)
+                .ok()
+                .and_then(ShieldReason::from_number)
+                .is_some_and(|reason| reason.verdict() == Verdict::Drop)
+        })
+        .map(|count| count.packets)
+        .sum();
+    format!("{dropped} dropped")
 }
 
 fn state(gateway: &Gateway) -> &'static str {

@@ -58,6 +58,18 @@ pub(super) fn is_attached(pins: &Pins, ifindex: u32, id: u32) -> Result<bool, Da
     }
 }
 
+/// The card that the pinned link is on.
+pub(super) fn card(pins: &Pins) -> Result<Option<u32>, DatapathError> {
+    match sys::open_pin(&pins.path(LINK)) {
+        Ok(link) => {
+            let ifindex = sys::link_info(link.as_fd()).map_err(system)?.ifindex;
+            Ok(Some(ifindex).filter(|&ifindex| ifindex != 0))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(system(error)),
+    }
+}
+
 /// Puts the program on the card, in place of an earlier one of ours where there is one, and says whether
 /// it runs in the driver.
 pub(super) fn attach(

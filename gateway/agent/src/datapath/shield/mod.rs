@@ -5,6 +5,7 @@
 //! and whenever the learner may have missed a handshake, unknown indexes pass until it cannot have.
 
 mod guard;
+mod state;
 
 use std::{
     collections::HashSet,
@@ -40,6 +41,7 @@ use super::{
 };
 
 pub use guard::Mode;
+pub use state::State;
 
 static OBJECT: Object = Object {
     bytes: aya::include_bytes_aligned!(env!("PORTCULLIS_SHIELD_OBJECT")),
