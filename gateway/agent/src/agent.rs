@@ -175,6 +175,8 @@ impl Runner {
     async fn run(mut self, enrolment: &Enrolment, public_key: PublicKey) -> Infallible {
         let mut backoff = Backoff::new();
         let mut told = false;
+        // An agent that was killed may have left its trace on.
+        self.end_trace();
         loop {
             let resume = self.engine.resume(self.from_scratch);
             let opening = Stream::open(enrolment, public_key, resume);
@@ -186,9 +188,7 @@ impl Runner {
                     let error = self.talk(stream).await;
                     self.connected = false;
                     // Nobody listens any more; a new stream starts without a trace.
-                    if let Err(error) = self.trace.stop(&mut self.engine) {
-                        tracing::warn!("the trace is still on: {error}");
-                    }
+                    self.end_trace();
                     if opened.elapsed() >= STABLE {
                         backoff.reset();
                     }
@@ -351,6 +351,12 @@ impl Runner {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn end_trace(&mut self) {
+        if let Err(error) = self.trace.stop(&mut self.engine) {
+            tracing::warn!("the trace is still on: {error}");
         }
     }
 

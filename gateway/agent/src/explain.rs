@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use gateway_common::abi::{AddressV4, AddressV6, Direction, NO_RULE, ServiceKey};
 use gateway_common::explain::{Question, Scene, explain as judge};
+use gateway_common::verdict::Reason;
 use portcullis_proto::v1;
 
 use crate::datapath;
@@ -17,8 +18,6 @@ enum ExplainError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Datapath(#[from] datapath::DatapathError),
-    #[error("the kernel holds no such peer")]
-    UnknownPeer,
     #[error("{0:?} is not an IP address")]
     Address(String),
     #[error("the peer has no address of the family of {0}")]
@@ -62,12 +61,16 @@ fn explanation(engine: &Engine, question: &v1::Explain) -> Result<v1::Explanatio
         u8::try_from(question.protocol).map_err(|_| ExplainError::Protocol(question.protocol))?;
     let port = u16::try_from(question.port).map_err(|_| ExplainError::Port(question.port))?;
     let datapath = engine.datapath();
-    let view = datapath
-        .read_peer(key.as_bytes())?
-        .ok_or(ExplainError::UnknownPeer)?;
-    let held = datapath
-        .snapshot(key.as_bytes())?
-        .ok_or(ExplainError::UnknownPeer)?;
+    let (Some(view), Some(held)) = (
+        datapath.read_peer(key.as_bytes())?,
+        datapath.snapshot(key.as_bytes())?,
+    ) else {
+        // What control knows has not reached the kernel yet: to the programs its address is nobody's.
+        return Ok(v1::Explanation {
+            reason: Reason::UnknownPeer as u32,
+            ..v1::Explanation::default()
+        });
+    };
     let own = view
         .addresses
         .iter()

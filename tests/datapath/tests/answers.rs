@@ -216,6 +216,12 @@ fn what_must_not_be_answered_is_not() {
         }
         .parse()
         .unwrap();
+        let [nowhere, loopback] = if cast.peer.is_ipv4() {
+            ["255.255.255.255", "127.0.0.1"]
+        } else {
+            ["::", "::1"]
+        }
+        .map(|text| text.parse::<IpAddr>().unwrap());
         for (what, direction, packet) in [
             (
                 "no opener",
@@ -286,6 +292,26 @@ fn what_must_not_be_answered_is_not() {
                 "multicast",
                 FromPeer,
                 ip(cast.peer, multicast, number::UDP, &udp(5353, 5353, 40)),
+            ),
+            (
+                "from a multicast address",
+                ToPeer,
+                ip(multicast, cast.peer, number::UDP, &udp(5353, 5353, 40)),
+            ),
+            (
+                "from an address of no host",
+                ToPeer,
+                ip(nowhere, cast.peer, number::TCP, &syn),
+            ),
+            (
+                "from this host to itself",
+                ToPeer,
+                ip(loopback, cast.peer, number::TCP, &syn),
+            ),
+            (
+                "to an address of no host",
+                FromPeer,
+                ip(cast.peer, nowhere, number::TCP, &syn),
             ),
             (
                 "GRE to the peer",

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{Output, run, try_run};
+use crate::command::{Output, Running, run, try_run};
 use crate::namespace::Namespace;
 use crate::peer::Peer;
 use crate::user::User;
@@ -41,6 +41,8 @@ pub struct Options {
     pub disk: Option<&'static str>,
     /// Whether there is a shield on the network card.
     pub shield: bool,
+    /// What the configuration's `[metrics]` section says; empty for no such section.
+    pub metrics: &'static str,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             idle_timeout: None,
             disk: None,
             shield: false,
+            metrics: "",
         }
     }
 }
@@ -94,7 +97,7 @@ impl Gate {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/e2e-{}-{number}", std::process::id()));
         let paths = Paths::new(dir.path(), pins);
-        paths.prepare(options.shield)?;
+        paths.prepare(options.shield, options.metrics)?;
         if let Some(size) = options.disk {
             run(
                 Command::new("mount")
@@ -237,6 +240,40 @@ impl Gate {
         try_run(&mut command, input)
     }
 
+    /// Starts an admin command that goes on, such as a trace.
+    pub fn start_admin(&self, args: &[&str]) -> Result<Running> {
+        let mut command = self.world.gateway.command(&self.binary);
+        command
+            .args(["--output", "json", "--socket"])
+            .arg(self.paths.socket())
+            .args(args);
+        Running::start(&mut command)
+    }
+
+    /// Runs an admin command that prints text for people, without a terminal.
+    pub fn read(&self, args: &[&str]) -> Result<String> {
+        let mut command = self.world.gateway.command(&self.binary);
+        command.arg("--socket").arg(self.paths.socket()).args(args);
+        Ok(run(&mut command, "")?.stdout)
+    }
+
+    /// Runs an admin command on a terminal for so long, and returns what was drawn.
+    pub fn on_terminal(&self, args: &[&str], period: Duration) -> Result<String> {
+        let line = format!(
+            "{} --socket {} {}",
+            self.binary.display(),
+            self.paths.socket().display(),
+            args.join(" ")
+        );
+        // script(1) makes the terminal.
+        let mut command = self.world.gateway.command("timeout");
+        command
+            .args(["--signal", "TERM", &period.as_secs_f32().to_string()])
+            .args(["script", "--quiet", "--command", &line])
+            .arg("/dev/null");
+        Ok(try_run(&mut command, "")?.stdout)
+    }
+
     /// Runs an admin command that has to succeed, and returns its answer.
     pub fn ask(&self, args: &[&str]) -> Result<Value> {
         let output = self.admin(args)?;
@@ -375,6 +412,11 @@ impl Gate {
         self.paths.configuration()
     }
 
+    /// Writes the configuration anew, with other options; services read it when they start.
+    pub fn write_configuration(&self, options: Options) -> Result<()> {
+        self.paths.prepare(options.shield, options.metrics)
+    }
+
     /// Where programs, links and maps are pinned.
     pub fn pins(&self) -> &Path {
         self.paths.pins()
@@ -438,7 +480,7 @@ impl Gate {
     /// What the gateway has reported as dropped so far: direction, reason and how many packets.
     pub fn drops(&self) -> Result<Vec<(String, String, u64)>> {
         // The other counters' reasons to pass.
-        const PASSED: [&str; 2] = ["session", "open_service"];
+        const PASSED: [&str; 4] = ["session", "open_service", "open_rule", "answer"];
         let gateways = self.ask(&["gateway", "list"])?;
         let counters = gateways["gateways"][0]["reasons"]
             .as_array()

@@ -8,14 +8,16 @@ mod command;
 pub mod flows;
 mod gate;
 mod namespace;
+mod openmetrics;
 mod peer;
 mod user;
 mod wait;
 mod world;
 
-pub use command::{Output, run, try_run};
+pub use command::{Output, Running, run, try_run};
 pub use gate::{Gate, Mode, Options, with_gate};
 pub use namespace::Namespace;
+pub use openmetrics::{Exposition, Labels};
 pub use peer::Peer;
 pub use user::User;
 pub use wait::{eventually, for_a_while};

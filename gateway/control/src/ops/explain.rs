@@ -9,6 +9,7 @@ use gateway_common::abi::{
     AddressV4, AddressV6, Direction, NO_RULE, PeerState, RuleOutcome, ServiceKey, Settings,
 };
 use gateway_common::explain::{Explained, Question, Rules, Scene, explain};
+use gateway_common::verdict::{Reason, Verdict};
 use portcullis_proto::v1::{self, control_message::Message};
 use sqlx::AnyConnection;
 use tokio::sync::oneshot;
@@ -19,6 +20,7 @@ use crate::error::OperationError;
 use crate::grpc::open_services;
 use crate::policy::CompiledPolicy;
 use crate::store::devices::DeviceRow;
+use crate::store::gateways::GatewayRow;
 use crate::store::{devices, gateways, locations, sessions, to_u64};
 
 /// How long a gateway may take to answer.
@@ -73,32 +75,104 @@ pub(crate) async fn device(sql: &mut AnyConnection, text: &str) -> Result<Device
     found("device", text, devices::find(sql, text)).await
 }
 
+/// A packet as one of the programs meets it.
+struct Packet<'a> {
+    device: &'a DeviceRow,
+    direction: Direction,
+    /// The device's address, of the other end's family.
+    own: IpAddr,
+    remote: IpAddr,
+    protocol: u8,
+    port: u16,
+}
+
+/// Whose kernel answered, empty for none, and what.
+type Answer = (String, v1::Explanation);
+
 impl Core {
     pub(crate) async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse> {
         let remote: IpAddr = request.remote.parse().map_err(|_| {
             OperationError::invalid(format!("{:?} is not an IP address", request.remote))
         })?;
+        let protocol = u8::try_from(request.protocol).map_err(|_| {
+            OperationError::invalid(format!("{} is not an IP protocol number", request.protocol))
+        })?;
+        let port = u16::try_from(request.port)
+            .map_err(|_| OperationError::invalid(format!("{} is not a port", request.port)))?;
         let mut read = self.store.read().await?;
-        let device = device(read.sql(), &request.device).await?;
+        let device = match device(read.sql(), &request.device).await {
+            Err(OperationError::NotFound { .. }) if request.device.parse::<IpAddr>().is_ok() => {
+                return Ok(nobody());
+            }
+            found => found?,
+        };
+        let addresses = devices::addresses_of(read.sql(), &device.id).await?;
+        let other = devices::find_by_address(read.sql(), &remote.to_string()).await?;
+        let other = other.filter(|other| other.location_id == device.location_id);
         let mut gateways = gateways::list(read.sql(), "").await?;
         read.end().await?;
         // One that is being removed is told to hold no peer, and would know none.
         gateways.retain(|gateway| gateway.location_id == device.location_id && !gateway.removing);
+        let own = own_address(&device, &addresses, remote)?;
+        let side = |device, direction, own, remote| Packet {
+            device,
+            direction,
+            own,
+            remote,
+            protocol,
+            port,
+        };
+        let asked = match request.direction {
+            0 => Direction::FromPeer,
+            _ => Direction::ToPeer,
+        };
         let mut response = v1::ExplainResponse {
             device: device.name.clone(),
             user: device.user.clone(),
             location: device.location.clone(),
             ..v1::ExplainResponse::default()
         };
+        let here = side(&device, asked, own, remote);
+        let Some(other) = &other else {
+            let (gateway, explanation) = self.explain_at(&gateways, &here).await?;
+            response.gateway = gateway;
+            response.explanation = Some(explanation);
+            return Ok(response);
+        };
+        // Between two devices the packet meets both programs, and has to satisfy both.
+        let sides = match asked {
+            Direction::FromPeer => [here, side(other, Direction::ToPeer, remote, own)],
+            Direction::ToPeer => [side(other, Direction::FromPeer, remote, own), here],
+        };
+        let first = self.explain_at(&gateways, &sides[0]).await?;
+        let (deciding, (gateway, explanation)) = if passes(&first.1) {
+            let second = self.explain_at(&gateways, &sides[1]).await?;
+            if ends_sooner(&first.1, &second.1) {
+                (&sides[0], first)
+            } else {
+                (&sides[1], second)
+            }
+        } else {
+            (&sides[0], first)
+        };
+        response.gateway = gateway;
+        response.explanation = Some(explanation);
+        response.decided_at = deciding.device.name.clone();
+        response.decided_direction = deciding.direction as u32;
+        Ok(response)
+    }
+
+    /// What one of the programs makes of the packet.
+    async fn explain_at(&self, gateways: &[GatewayRow], packet: &Packet<'_>) -> Result<Answer> {
         for gateway in gateways {
             let (id, answer) = self.questions.ask();
             let question = v1::Explain {
                 id,
-                public_key: device.public_key.as_bytes().to_vec(),
-                direction: request.direction,
-                remote: request.remote.clone(),
-                protocol: request.protocol,
-                port: request.port,
+                public_key: packet.device.public_key.as_bytes().to_vec(),
+                direction: packet.direction as u32,
+                remote: packet.remote.to_string(),
+                protocol: packet.protocol.into(),
+                port: packet.port.into(),
             };
             if !self.fleet.send(&gateway.id, Message::Explain(question)) {
                 continue;
@@ -107,37 +181,29 @@ impl Core {
             let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_WITHIN, answer).await else {
                 continue;
             };
-            if !answer.failure.is_empty() {
-                return Err(OperationError::Precondition(format!(
+            return match answer.explanation {
+                Some(explanation) if answer.failure.is_empty() => {
+                    Ok((gateway.name.clone(), explanation))
+                }
+                _ => Err(OperationError::Precondition(format!(
                     "gateway {}: {}",
                     gateway.name, answer.failure
-                )));
-            }
-            response.gateway = gateway.name;
-            response.explanation = answer.explanation;
-            return Ok(response);
+                ))),
+            };
         }
-        response.explanation = Some(self.explain_from_store(&device, &request, remote).await?);
-        Ok(response)
+        Ok((String::new(), self.explain_from_store(packet).await?))
     }
 
     /// As a gateway would decide that has just applied everything.
-    async fn explain_from_store(
-        &self,
-        device: &DeviceRow,
-        request: &v1::ExplainRequest,
-        remote: IpAddr,
-    ) -> Result<v1::Explanation> {
+    async fn explain_from_store(&self, packet: &Packet<'_>) -> Result<v1::Explanation> {
+        let device = packet.device;
         let mut read = self.store.read().await?;
         let location = locations::find(read.sql(), &device.location_id);
         let location = found("location", &device.location, location).await?;
-        let addresses = devices::addresses_of(read.sql(), &device.id).await?;
         let live = self.policies.live(read.sql()).await?;
         let now_ms = self.now_ms();
-        let session = match addresses.first() {
-            Some(address) => sessions::find_live_by_address(read.sql(), address, now_ms).await?,
-            None => None,
-        };
+        let own = packet.own.to_string();
+        let session = sessions::find_live_by_address(read.sql(), &own, now_ms).await?;
         read.end().await?;
         // The map clock of a gateway that started at the epoch.
         let ns = |ms: i64| to_u64(ms).saturating_mul(1_000_000);
@@ -173,18 +239,7 @@ impl Core {
             is_service: |key: &ServiceKey| services.contains(key),
             rules: compiled,
         };
-        let own = addresses
-            .iter()
-            .filter_map(|address| address.parse::<IpAddr>().ok())
-            .find(|own| own.is_ipv4() == remote.is_ipv4())
-            .ok_or_else(|| {
-                let family = if remote.is_ipv4() { "IPv4" } else { "IPv6" };
-                OperationError::Precondition(format!(
-                    "device {:?} has no {family} address",
-                    device.name
-                ))
-            })?;
-        let explained = ask(&scene, request, own, remote, ns(now_ms))?;
+        let explained = ask(&scene, packet, ns(now_ms));
         let rule = compiled
             .filter(|_| explained.decision.rule != NO_RULE)
             .and_then(|tables| tables.rule_name(explained.decision.rule));
@@ -192,57 +247,72 @@ impl Core {
     }
 }
 
+/// What every gateway makes of an address that no device has.
+fn nobody() -> v1::ExplainResponse {
+    v1::ExplainResponse {
+        explanation: Some(v1::Explanation {
+            reason: Reason::UnknownPeer as u32,
+            ..v1::Explanation::default()
+        }),
+        ..v1::ExplainResponse::default()
+    }
+}
+
+fn own_address(device: &DeviceRow, addresses: &[String], remote: IpAddr) -> Result<IpAddr> {
+    let own = addresses
+        .iter()
+        .filter_map(|address| address.parse::<IpAddr>().ok())
+        .find(|own| own.is_ipv4() == remote.is_ipv4());
+    own.ok_or_else(|| {
+        let family = if remote.is_ipv4() { "IPv4" } else { "IPv6" };
+        OperationError::Precondition(format!("device {:?} has no {family} address", device.name))
+    })
+}
+
+fn passes(explanation: &v1::Explanation) -> bool {
+    u8::try_from(explanation.reason)
+        .ok()
+        .and_then(Reason::from_number)
+        .is_some_and(|reason| reason.verdict() == Verdict::Pass)
+}
+
+/// Whether the first side, which passes, is what will end a verdict of both.
+fn ends_sooner(first: &v1::Explanation, second: &v1::Explanation) -> bool {
+    passes(second)
+        && first.ends_in_ms != 0
+        && (second.ends_in_ms == 0 || first.ends_in_ms <= second.ends_in_ms)
+}
+
 fn ask<S: Fn(&ServiceKey) -> bool>(
     scene: &Scene<'_, S, CompiledPolicy>,
-    request: &v1::ExplainRequest,
-    own: IpAddr,
-    remote: IpAddr,
+    packet: &Packet<'_>,
     now: u64,
-) -> Result<Explained> {
-    let direction = if request.direction == 0 {
-        Direction::FromPeer
-    } else {
-        Direction::ToPeer
-    };
-    let protocol = u8::try_from(request.protocol).map_err(|_| {
-        OperationError::invalid(format!("{} is not an IP protocol number", request.protocol))
-    })?;
-    let port = u16::try_from(request.port)
-        .map_err(|_| OperationError::invalid(format!("{} is not a port", request.port)))?;
-    Ok(match (own, remote) {
+) -> Explained {
+    match (packet.own, packet.remote) {
         (IpAddr::V4(own), IpAddr::V4(remote)) => {
-            let (peer, remote) = (AddressV4::from(own), AddressV4::from(remote));
-            explain(
-                scene,
-                &Question {
-                    direction,
-                    peer,
-                    remote,
-                    protocol,
-                    port,
-                },
-                now,
-            )
+            let (own, remote) = (AddressV4::from(own), AddressV4::from(remote));
+            explain(scene, &packet.question(own, remote), now)
         }
         (own, remote) => {
             let v6 = |address: IpAddr| match address {
                 IpAddr::V4(v4) => AddressV6::from(v4.to_ipv6_mapped()),
                 IpAddr::V6(v6) => AddressV6::from(v6),
             };
-            let (peer, remote) = (v6(own), v6(remote));
-            explain(
-                scene,
-                &Question {
-                    direction,
-                    peer,
-                    remote,
-                    protocol,
-                    port,
-                },
-                now,
-            )
+            explain(scene, &packet.question(v6(own), v6(remote)), now)
         }
-    })
+    }
+}
+
+impl Packet<'_> {
+    fn question<A>(&self, peer: A, remote: A) -> Question<A> {
+        Question {
+            direction: self.direction,
+            peer,
+            remote,
+            protocol: self.protocol,
+            port: self.port,
+        }
+    }
 }
 
 fn service_key(service: &v1::OpenService) -> Option<ServiceKey> {
@@ -265,5 +335,27 @@ impl Rules for CompiledPolicy {
         port: u16,
     ) -> RuleOutcome {
         self.lookup(class, direction, remote, protocol, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_gateway_that_was_asked_answers() {
+        let questions = Questions::default();
+        let (id, mut answer) = questions.ask("gw1");
+        let explained = |failure: &str| v1::Explained {
+            id,
+            failure: failure.into(),
+            ..v1::Explained::default()
+        };
+        questions.answer("gw2", explained("a lie"));
+        assert!(answer.try_recv().is_err(), "nobody has answered");
+        questions.answer("gw1", explained("the truth"));
+        assert_eq!(answer.try_recv().unwrap().failure, "the truth");
+        // Once.
+        questions.answer("gw1", explained("again"));
     }
 }

@@ -225,6 +225,53 @@ async fn the_store_answers_where_no_gateway_does_and_says_so() {
     assert_eq!(explanation.ends_in_ms, 0);
 }
 
+#[tokio::test]
+async fn inv3_between_two_devices_both_sides_are_explained() {
+    let (world, ..) = World::with_alice(Engine::Sqlite).await;
+    let phone = world.device("phone", "alice").await.device.unwrap();
+    let to = phone.addresses[0].clone();
+    let explain = async |direction| {
+        let request = v1::ExplainRequest {
+            device: "laptop".into(),
+            remote: to.clone(),
+            protocol: 6,
+            port: 22,
+            direction,
+        };
+        let admin = world.control.admin();
+        let response = admin.explain(Request::new(request)).await.unwrap();
+        let response = response.into_inner();
+        let reason = response.explanation.as_ref().unwrap().reason;
+        let side = (response.decided_at, response.decided_direction);
+        (response.device, side, reason)
+    };
+    let laptop = || "laptop".to_owned();
+    let phone = || "phone".to_owned();
+    // The sender's side comes first, whichever way the question is put.
+    let locked = Reason::Locked as u32;
+    assert_eq!(explain(0).await, (laptop(), (laptop(), 0), locked));
+    assert_eq!(explain(1).await, (laptop(), (phone(), 0), locked));
+    // With a session the packet leaves one device, and may not enter the other.
+    world.grant("laptop").await;
+    let unsolicited = Reason::Unsolicited as u32;
+    assert_eq!(explain(0).await, (laptop(), (phone(), 1), unsolicited));
+}
+
+#[tokio::test]
+async fn an_address_of_no_device_is_an_unknown_peer_and_a_name_a_mistake() {
+    let (world, ..) = World::with_alice(Engine::Sqlite).await;
+    let admin = world.control.admin();
+    let response = admin.explain(question("10.77.0.250")).await.unwrap();
+    let response = response.into_inner();
+    assert_eq!((response.device, response.gateway), <_>::default());
+    assert_eq!(
+        response.explanation.unwrap().reason,
+        Reason::UnknownPeer as u32
+    );
+    let refused = admin.explain(question("tablet")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn top_shows_what_gateways_report_and_figures_count_it() {
     let (world, _served, mut gateway) = world().await;

@@ -92,10 +92,11 @@ impl Answer<'_> {
             })
         });
         json!({
-            "device": self.response.device,
-            "user": self.response.user,
-            "location": self.response.location,
+            "device": some(&self.response.device),
+            "user": some(&self.response.user),
+            "location": some(&self.response.location),
             "gateway": some(&self.response.gateway),
+            "decided_at": some(&self.response.decided_at),
             "direction": if self.to_peer { "to_peer" } else { "from_peer" },
             "remote": destination.address,
             "protocol": protocol::name(destination.protocol.into()),
@@ -122,20 +123,25 @@ impl Answer<'_> {
         } else {
             "is dropped"
         };
+        let peer = match self.response.device.as_str() {
+            "" => "that address",
+            device => device,
+        };
         let way = if self.to_peer {
-            format!(
-                "{protocol} from {} to {}",
-                destination.address, self.response.device
-            )
+            format!("{protocol} from {} to {peer}", destination.address)
         } else {
-            format!("{protocol} from {} to {place}", self.response.device)
+            format!("{protocol} from {peer} to {place}")
         };
         let mut fields = Fields::default()
             .field("Verdict", format!("{way} {verdict}"))
             .field(
                 "Reason",
                 format!("{}: {}", self.reason.name(), self.reason.explanation()),
-            )
+            );
+        if let Some(side) = self.side() {
+            fields = fields.field("Decided", side);
+        }
+        fields = fields
             .field("Rule", &explanation.rule)
             .field("Requires", self.requires())
             .field("Session", self.session());
@@ -155,10 +161,24 @@ impl Answer<'_> {
         }
         fields = fields.field("To change it", self.advice());
         let source = match self.response.gateway.as_str() {
+            "" if self.response.device.is_empty() => {
+                "No device has that address, at any location.".to_owned()
+            }
             "" => "No gateway answers: decided by control's store, not by a kernel.".to_owned(),
             gateway => format!("Decided by what the kernel of gateway {gateway} holds now."),
         };
         format!("{}\n{source}\n", fields.render())
+    }
+
+    /// Which of two devices' sides it is about: a packet between devices has to satisfy both.
+    fn side(&self) -> Option<String> {
+        let device = &self.response.decided_at;
+        let way = match self.response.decided_direction {
+            0 => "leaving",
+            _ => "entering",
+        };
+        (!device.is_empty())
+            .then(|| format!("{way} {device}; a packet between devices has to satisfy both"))
     }
 
     fn requires(&self) -> String {
@@ -212,6 +232,9 @@ impl Answer<'_> {
                 "let the device open the flow, or add a rule with `from` for the sender"
             }
             Reason::Denied => "change the rule: a deny holds whatever else allows it",
+            Reason::UnknownPeer if self.response.device.is_empty() => {
+                "add a device with that address: portcullis device add"
+            }
             Reason::UnknownPeer => {
                 "the gateway does not know the address: wait for it to catch up, see portcullis status"
             }
@@ -243,6 +266,10 @@ mod tests {
             gateway: "gw1".into(),
             ..ExplainResponse::default()
         };
+        text_of(response, explanation, reason)
+    }
+
+    fn text_of(response: ExplainResponse, explanation: Explanation, reason: Reason) -> String {
         let answer = Answer {
             response: &response,
             explanation: &explanation,
@@ -250,6 +277,33 @@ mod tests {
             to_peer: false,
         };
         answer.text("10.9.0.2:22".parse().unwrap())
+    }
+
+    #[test]
+    fn between_devices_it_tells_whose_side_decides() {
+        let response = ExplainResponse {
+            device: "laptop".into(),
+            decided_at: "phone".into(),
+            decided_direction: 1,
+            ..ExplainResponse::default()
+        };
+        let told = text_of(response, Explanation::default(), Reason::Unsolicited);
+        assert!(
+            told.contains("from laptop to 10.9.0.2:22 is dropped"),
+            "{told}"
+        );
+        assert!(told.contains("entering phone; "), "{told}");
+    }
+
+    #[test]
+    fn an_address_that_no_device_has_is_told_as_such() {
+        let told = text_of(
+            ExplainResponse::default(),
+            Explanation::default(),
+            Reason::UnknownPeer,
+        );
+        assert!(told.contains("portcullis device add"), "{told}");
+        assert!(told.contains("No device has that address"), "{told}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `portcullis top`.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -62,7 +63,9 @@ impl TopArgs {
                 return Ok(Exit::Done);
             }
             let mut out = io::stdout().lock();
-            write!(out, "{HOME}{}", table(&peers, rows()))?;
+            let (columns, rows) = room(&out);
+            let table = table(&peers, rows);
+            write!(out, "{HOME}{}", cut(&table, columns))?;
             out.flush()?;
             drop(out);
             tokio::time::sleep(pause).await;
@@ -70,13 +73,27 @@ impl TopArgs {
     }
 }
 
-/// Devices that fit on the screen.
-fn rows() -> usize {
-    const HEADINGS: usize = 2;
-    let lines = std::env::var("LINES")
+/// Columns, and devices that fit on the screen: asked each time, windows are resized.
+fn room(terminal: &impl AsFd) -> (usize, usize) {
+    /// The headings, and the line that the cursor is on.
+    const OTHER: usize = 2;
+    /// Of a terminal that does not tell, as of old.
+    const USUAL: (u16, u16) = (80, 24);
+    let size = rustix::termios::tcgetwinsize(terminal).map(|size| (size.ws_col, size.ws_row));
+    let (columns, rows) = size
         .ok()
-        .and_then(|lines| lines.parse::<usize>().ok());
-    lines.unwrap_or(24).saturating_sub(HEADINGS).max(1)
+        .filter(|(columns, rows)| *columns != 0 && *rows != 0)
+        .unwrap_or(USUAL);
+    (
+        columns.into(),
+        usize::from(rows).saturating_sub(OTHER).max(1),
+    )
+}
+
+/// A line that wraps would push the first ones off the screen.
+fn cut(text: &str, columns: usize) -> String {
+    let line = |line: &str| line.chars().take(columns).chain(['\n']).collect::<String>();
+    text.lines().map(line).collect()
 }
 
 fn table(peers: &[TopPeer], most: usize) -> String {
@@ -173,6 +190,16 @@ fn json_of(peer: &TopPeer) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_end_where_the_screen_does() {
+        assert_eq!(
+            cut("DEVICE  USER\nlaptop  ä\n", 9),
+            "DEVICE  U\nlaptop  ä\n"
+        );
+        let (columns, rows) = room(&std::fs::File::open("/dev/null").unwrap());
+        assert_eq!((columns, rows), (80, 22), "no terminal at all");
+    }
 
     #[test]
     fn rates_are_read_at_a_glance() {

@@ -1,5 +1,7 @@
 //! `portcullis trace`.
 
+use std::io::{self, ErrorKind};
+
 use anyhow::Result;
 use clap::Args;
 use gateway_common::verdict::{Reason, Verdict};
@@ -67,7 +69,11 @@ impl TraceArgs {
                 }
                 continue;
             };
-            show(context.output, &item, event)?;
+            match show(context.output, &item, event) {
+                // Whoever read the lines, head(1) for one, has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                told => told?,
+            }
             shown += 1;
             if self.count.is_some_and(|count| shown >= count) {
                 break;
@@ -80,9 +86,8 @@ impl TraceArgs {
     }
 }
 
-fn show(output: Output, item: &TraceItem, event: &TraceEvent) -> Result<()> {
-    output.line(|| json_of(item, event), || text_of(item, event))?;
-    Ok(())
+fn show(output: Output, item: &TraceItem, event: &TraceEvent) -> io::Result<()> {
+    output.line(|| json_of(item, event), || text_of(item, event))
 }
 
 fn reason_of(event: &TraceEvent) -> Option<Reason> {

@@ -62,14 +62,18 @@ impl Paths {
     }
 
     /// Makes the directories and writes the configuration.
-    pub(super) fn prepare(&self, shield: bool) -> Result<()> {
+    pub(super) fn prepare(&self, shield: bool, metrics: &str) -> Result<()> {
         fs::create_dir_all(self.control_state())?;
-        fs::write(self.configuration(), self.text(shield))?;
+        fs::write(self.configuration(), self.text(shield, metrics))?;
         Ok(())
     }
 
-    fn text(&self, shield: bool) -> String {
+    fn text(&self, shield: bool, metrics: &str) -> String {
         let shield = if shield { SHIELD } else { "" };
+        let metrics = match metrics {
+            "" => String::new(),
+            section => format!("[metrics]\n{section}\n"),
+        };
         let (root, pins) = (self.root.display(), self.pins.display());
         format!(
             r#"
@@ -90,6 +94,7 @@ max_peers = 256
 max_flows = 4096
 reconcile_period = "2s"
 {shield}
+{metrics}
 [up]
 gateway = "local"
 "#

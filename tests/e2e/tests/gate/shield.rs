@@ -17,6 +17,7 @@ const SHIELDED: Options = Options {
     idle_timeout: None,
     disk: None,
     shield: true,
+    metrics: "",
 };
 
 #[test]
