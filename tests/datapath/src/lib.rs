@@ -4,9 +4,13 @@
 
 pub mod bench;
 pub mod bench_shield;
+pub mod fuzz;
 pub mod kernel;
 pub mod memory;
+pub mod observer;
 pub mod packets;
+pub mod rules;
 pub mod scene;
 pub mod shield;
+pub mod switch;
 pub mod wireguard;

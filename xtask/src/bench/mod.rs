@@ -65,6 +65,10 @@ impl Suite {
                     package: "datapath-tests",
                     binary: "bench-shield",
                 },
+                Program {
+                    package: "datapath-tests",
+                    binary: "bench-switch",
+                },
             ],
         }
     }

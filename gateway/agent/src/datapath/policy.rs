@@ -7,11 +7,12 @@
 //! leaves tables behind that the next change of policy replaces.
 
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     thread,
 };
 
-use aya::Pod;
+use aya::{Pod, maps::MapInfo};
 use gateway_common::{
     abi::{AddressV4, AddressV6, Direction, LpmKey, PolicyPrefix, Settings, names},
     policy::{Family, PrefixEntry, Tables},
@@ -71,6 +72,28 @@ impl Sets {
 }
 
 impl Datapath {
+    /// What the kernel's tables of the policy that holds take, in bytes; 0 without one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn policy_bytes(&self) -> Result<u64, DatapathError> {
+        let settings = self.settings()?;
+        if settings.flags & Settings::POLICY == 0 {
+            return Ok(0);
+        }
+        let parity = settings.parity();
+        let mut bytes = 0;
+        for (place, map) in OUTER.into_iter().enumerate() {
+            let id = sys::lookup::<u32, u32>(self.sets.0[place].as_fd(), &parity)
+                .map_err(|source| error("look-up", map, source))?;
+            if let Some(id) = id {
+                bytes += memory_of(id).map_err(|source| error("measure", map, source))?;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Id of the policy that holds; 0 for none.
     ///
     /// # Errors
@@ -167,6 +190,19 @@ fn inner_maps(tables: &Tables) -> Result<[OwnedFd; OUTER.len()], DatapathError> 
     ])
 }
 
+/// What the map of this id takes, as the kernel reckons it.
+fn memory_of(id: u32) -> io::Result<u64> {
+    let fd = MapInfo::from_id(id)
+        .and_then(|info| info.fd())
+        .map_err(io::Error::other)?;
+    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path)?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    bytes
+        .and_then(|bytes| bytes.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("no size among the descriptor's details"))
+}
+
 type Prefixes<A> = (Vec<LpmKey<PolicyPrefix<A>>>, Vec<u32>);
 
 fn prefixes<A>(tables: &Tables, family: Family, address: impl Fn(&[u8; 16]) -> A) -> Prefixes<A> {
@@ -227,7 +263,7 @@ fn filled<K: Pod, V: Pod>(
     Ok(map)
 }
 
-fn error(call: &'static str, name: &str, source: std::io::Error) -> DatapathError {
+fn error(call: &'static str, name: &str, source: io::Error) -> DatapathError {
     DatapathError::System {
         call,
         target: format!("map {name}"),
