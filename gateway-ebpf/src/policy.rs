@@ -6,7 +6,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_loop, bpf_map_lookup_elem},
+    helpers::generated::{bpf_jiffies64, bpf_loop, bpf_map_lookup_elem},
     macros::map,
     maps::{Array, lpm_trie::Key},
 };
@@ -19,7 +19,7 @@ use gateway_common::{
     policy::{PolicyTables, Step, find},
 };
 
-use crate::maps;
+use crate::{clock, maps};
 
 // Declared as plain arrays, because aya knows maps of maps only from BTF, and what the linker writes of
 // Rust's enums the kernel does not accept as BTF. The agent makes them, as what they are, and loads the
@@ -88,6 +88,12 @@ impl PolicyTables for Set {
     }
 
     #[inline(always)]
+    fn nothing() -> u32 {
+        // SAFETY: a helper without arguments (Linux 5.5).
+        clock::nothing(unsafe { bpf_jiffies64() })
+    }
+
+    #[inline(always)]
     fn repeat<S: Step>(times: u32, state: &mut S) {
         // SAFETY: the helper (Linux 5.17) calls the function with the state, and is done when it
         // returns.
@@ -147,8 +153,8 @@ fn rule<A>(query: &Query<A>, region: u32) -> RuleOutcome {
 /// Leaves the outcome in the scratch. Once in each program, however often it is called.
 #[inline(never)]
 extern "C" fn climb(parity: u32, class: u32, region: u32, key: u32) {
-    let outcome = find(Set(parity), class, region, key);
+    // The room first: an outcome that waits for it costs stack, of which nothing is to spare.
     if let Some(scratch) = maps::scratch() {
-        scratch.outcome = outcome;
+        scratch.outcome = find(Set(parity), class, region, key);
     }
 }

@@ -40,6 +40,11 @@ pub trait PolicyTables: Copy {
 
     /// Takes up to `times` steps.
     fn repeat<S: Step>(times: u32, state: &mut S);
+
+    /// 0, in a way that no verifier sees through. What a state begins with has to be made of it: before
+    /// Linux 6.7, verifiers take what the first step finds for what every step finds, and cut out of
+    /// the program whatever is not reached from there.
+    fn nothing() -> u32;
 }
 
 /// What the rules of this class say about a [`port_key`](crate::abi::port_key), given the narrowest
@@ -50,14 +55,22 @@ pub fn find<T: PolicyTables>(tables: T, class: u32, region: u32, key: u32) -> Ou
     let Some(members) = tables.class(class) else {
         return Outcome::default();
     };
+    let nothing = T::nothing();
     let mut climb = Climb {
         tables,
-        merged: Outcome::default(),
+        merged: Outcome {
+            max_age: nothing.into(),
+            rule: nothing,
+            kind: nothing as u8,
+            level: nothing as u8,
+            prefix_length: nothing as u8,
+            pad: 0,
+        },
         mask: members.mask,
-        own: 0,
+        own: nothing.into(),
         class,
         count: members.count,
-        slot: 0,
+        slot: nothing,
         region,
         pending: if members.count < 32 {
             (1 << members.count) - 1
@@ -65,8 +78,8 @@ pub fn find<T: PolicyTables>(tables: T, class: u32, region: u32, key: u32) -> Ou
             u32::MAX
         },
         key,
-        low: 0,
-        high: 0,
+        low: nothing,
+        high: nothing,
     };
     if climb.mask != 0 {
         T::repeat(STEPS, &mut climb);

@@ -113,6 +113,11 @@ impl Addresses {
     /// Makes the address nobody's.
     pub(super) fn remove(&self, address: &IpNet) -> Result<(), DatapathError> {
         self.deleted.store(true, Ordering::Relaxed);
+        self.remove_idle(address)
+    }
+
+    /// The same where no program runs that could still act on it.
+    pub(super) fn remove_idle(&self, address: &IpNet) -> Result<(), DatapathError> {
         match place(address) {
             Place::V4(key) => self.v4.remove(&key),
             Place::V6(key) => self.v6.remove(&key),

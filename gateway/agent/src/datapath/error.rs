@@ -122,6 +122,9 @@ pub enum DatapathError {
     /// A session that permits nothing, or has no name, is not a grant.
     #[error("a session needs a tag and a deadline other than 0")]
     InvalidSession,
+    /// Programs could not be asked about a packet.
+    #[error("program test-run: {0}")]
+    Trial(&'static str),
     /// Addresses of a peer are networks: no host bits.
     #[error("{0} has host bits set")]
     HostBits(IpNet),

@@ -386,14 +386,14 @@ impl Hook {
         remove_file(&pins.path(self.link))
     }
 
-    fn program(self, object: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
+    pub(super) fn program(self, object: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
         object
             .program_mut(self.program)
             .and_then(|program| program.try_into().ok())
             .ok_or(DatapathError::Object(self.program))
     }
 
-    fn error(self, action: &'static str, source: ProgramError) -> DatapathError {
+    pub(super) fn error(self, action: &'static str, source: ProgramError) -> DatapathError {
         DatapathError::Program {
             action,
             program: self.program,

@@ -40,6 +40,7 @@ mod shield;
 mod slots;
 mod sys;
 mod table;
+mod trial;
 mod types;
 
 use std::{
@@ -67,6 +68,7 @@ pub use shield::{
     Budgets as ShieldBudgets, Kept as ShieldKept, Mode as ShieldMode,
     REPORTED_AS as SHIELD_REPORTED_AS, Shield, State as ShieldState, Wanted as ShieldWanted,
 };
+pub use trial::{Case, Judged, Terms, Trial};
 pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, SessionGrant};
 
 use addresses::Addresses;

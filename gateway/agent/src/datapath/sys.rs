@@ -475,3 +475,52 @@ pub(super) fn mount_bpf_fs(path: &Path) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// A BPF file system that is mounted nowhere: its root directory, which is all that holds it.
+pub(super) fn detached_bpf_fs() -> io::Result<OwnedFd> {
+    const FSCONFIG_SET_STRING: c_int = 1;
+    const FSCONFIG_CMD_CREATE: c_int = 6;
+    const CLOSE_ON_EXEC: c_int = 1;
+    let owned = |result: libc::c_long| {
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = c_int::try_from(result).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let configure = |context: &OwnedFd, command: c_int, key: *const i8, value: *const i8| {
+        // SAFETY: null or terminated strings that outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                command,
+                key,
+                value,
+                0,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    // SAFETY: a terminated string that outlives the call.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, c"bpf".as_ptr(), CLOSE_ON_EXEC) })?;
+    let (key, value) = (c"mode".as_ptr().cast(), c"0700".as_ptr().cast());
+    configure(&context, FSCONFIG_SET_STRING, key, value)?;
+    configure(&context, FSCONFIG_CMD_CREATE, ptr::null(), ptr::null())?;
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: no pointers.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            CLOSE_ON_EXEC,
+            attributes,
+        )
+    })
+}

@@ -279,7 +279,7 @@ impl Session {
                         Some(Some(FromGateway::Report(report))) => self.reports.take(report),
                         Some(Some(FromGateway::Trace(events))) => self.traced.take(events),
                         Some(Some(FromGateway::Explained(answer))) => {
-                            self.core.questions.answer(answer);
+                            self.core.questions.answer(&self.gateway.id, answer);
                         }
                         Some(Some(FromGateway::Hello(_)) | None) => {
                             return Err(End::Refused("an unexpected message".into()));

@@ -1,7 +1,9 @@
 //! What a gateway traces, named and passed on beside the stream, so that no revocation waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis_proto::v1::{TraceEvent, TraceEvents};
 use tokio::sync::mpsc;
@@ -14,6 +16,14 @@ use crate::store::{StoreError, devices};
 
 /// Messages that may wait; what comes on top is lost, and counted.
 const WAITING: usize = 64;
+/// Events in one message: what gateways put there. Further ones are lost, and counted.
+const MOST_EVENTS: usize = 1024;
+/// Of a rule's name, in characters.
+const LONGEST_NAME: usize = 256;
+/// Names looked up in one [`WINDOW`]: no gateway keeps the store busy, whatever keys it makes up. Events
+/// of peers beyond that are lost, and counted.
+const LOOK_UPS: usize = 500;
+const WINDOW: Duration = Duration::from_secs(1);
 /// Names remembered; with more, all are looked up again.
 const MOST_NAMES: usize = 100_000;
 
@@ -35,6 +45,8 @@ impl Recorder {
             location: gateway.location_id.clone(),
             revision: 0,
             by_key: HashMap::new(),
+            window: Instant::now(),
+            looked_up: 0,
         };
         tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
@@ -51,13 +63,17 @@ impl Recorder {
     }
 
     /// Takes a message in. Never waits.
-    pub(super) fn take(&mut self, message: TraceEvents) {
+    pub(super) fn take(&mut self, mut message: TraceEvents) {
         // Less than before means that the trace was off in between.
         let mut lost = match message.lost.checked_sub(self.lost) {
             Some(more) => more,
             None => message.lost,
         };
         self.lost = message.lost;
+        lost += message.events.len().saturating_sub(MOST_EVENTS) as u64;
+        message.events.truncate(MOST_EVENTS);
+        message.events.shrink_to_fit();
+        message.events.iter_mut().for_each(tidy);
         if let Err(error) = self.sender.try_send(message) {
             lost += error.into_inner().events.len() as u64;
         }
@@ -77,6 +93,9 @@ struct Names {
     revision: u64,
     /// Device and user; `None` where there is no such device of the location.
     by_key: HashMap<DeviceKey, Option<(String, String)>>,
+    /// When the present window began, and look-ups since.
+    window: Instant,
+    looked_up: usize,
 }
 
 impl Names {
@@ -87,9 +106,18 @@ impl Names {
             self.core.trace.tell(Heard::Lost(count));
             return result;
         }
+        let mut lost = 0;
         for event in events {
-            let key = DeviceKey::for_lookup(&event.public_key);
-            let names = key.and_then(|key| self.by_key.get(&key).cloned().flatten());
+            let names = match DeviceKey::for_lookup(&event.public_key) {
+                None => None,
+                Some(key) => match self.by_key.get(&key) {
+                    Some(names) => names.clone(),
+                    None => {
+                        lost += 1;
+                        continue;
+                    }
+                },
+            };
             let (device, user) = names.unwrap_or_default();
             self.core.trace.tell(Heard::Event(Arc::new(Observed {
                 gateway: self.gateway.clone(),
@@ -97,6 +125,9 @@ impl Names {
                 user,
                 event,
             })));
+        }
+        if lost > 0 {
+            self.core.trace.tell(Heard::Lost(lost));
         }
         Ok(())
     }
@@ -107,22 +138,63 @@ impl Names {
             self.by_key.clear();
             self.revision = revision;
         }
-        let mut missing: Vec<DeviceKey> = events
+        let missing: HashSet<DeviceKey> = events
             .iter()
             .filter_map(|event| DeviceKey::for_lookup(&event.public_key))
             .filter(|key| !self.by_key.contains_key(key))
             .collect();
-        missing.dedup();
-        if missing.is_empty() {
+        if self.window.elapsed() >= WINDOW {
+            self.window = Instant::now();
+            self.looked_up = 0;
+        }
+        let room = LOOK_UPS.saturating_sub(self.looked_up);
+        if missing.is_empty() || room == 0 {
             return Ok(());
         }
         let mut read = self.core.store.read().await?;
-        for key in missing {
+        for key in missing.into_iter().take(room) {
+            self.looked_up += 1;
             let device = devices::find_by_key(read.sql(), key).await?;
             let ours = device.filter(|device| device.location_id == self.location);
             let names = ours.map(|device| (device.name, device.user));
             self.by_key.insert(key, names);
         }
         read.end().await
+    }
+}
+
+/// Leaves what administrators can be shown: addresses that are some, and names of some length.
+fn tidy(event: &mut TraceEvent) {
+    for address in [&mut event.source, &mut event.destination] {
+        if address.parse::<IpAddr>().is_err() {
+            *address = String::new();
+        }
+    }
+    if event.rule.chars().nth(LONGEST_NAME).is_some() {
+        event.rule = event.rule.chars().take(LONGEST_NAME).collect();
+    }
+    event.public_key.shrink_to_fit();
+    if event.public_key.len() != 32 {
+        event.public_key = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gateway_says_of_a_packet_is_no_longer_than_it_need_be() {
+        let mut event = TraceEvent {
+            public_key: vec![1; 1 << 20],
+            source: "x".repeat(1 << 20),
+            destination: "fd00::1".into(),
+            rule: "é".repeat(1 << 20),
+            ..TraceEvent::default()
+        };
+        tidy(&mut event);
+        assert!(event.public_key.is_empty() && event.source.is_empty());
+        assert_eq!(event.destination, "fd00::1");
+        assert_eq!(event.rule, "é".repeat(LONGEST_NAME));
     }
 }

@@ -33,24 +33,41 @@ pub(crate) struct Questions(Mutex<Open>);
 #[derive(Debug, Default)]
 struct Open {
     last: u64,
-    by_id: HashMap<u64, oneshot::Sender<v1::Explained>>,
+    by_id: HashMap<u64, Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// Id of the gateway.
+    of: String,
+    asker: oneshot::Sender<v1::Explained>,
 }
 
 impl Questions {
-    /// Takes a gateway's answer; nobody may wait for it any more.
-    pub(crate) fn answer(&self, answer: v1::Explained) {
-        if let Some(asker) = self.lock().by_id.remove(&answer.id) {
-            let _ = asker.send(answer);
+    /// Takes the answer of the gateway of this id; nobody may wait for it any more. Numbers can be
+    /// guessed, so what another gateway was asked is not its to answer.
+    pub(crate) fn answer(&self, gateway: &str, answer: v1::Explained) {
+        let mut open = self.lock();
+        match open.by_id.remove(&answer.id) {
+            Some(asked) if asked.of == gateway => {
+                let _ = asked.asker.send(answer);
+            }
+            Some(asked) => {
+                tracing::warn!(gateway, "a gateway answered what another was asked");
+                open.by_id.insert(answer.id, asked);
+            }
+            None => {}
         }
     }
 
-    fn ask(&self) -> (u64, oneshot::Receiver<v1::Explained>) {
-        let (sender, receiver) = oneshot::channel();
+    fn ask(&self, gateway: &str) -> (u64, oneshot::Receiver<v1::Explained>) {
+        let (asker, receiver) = oneshot::channel();
+        let of = gateway.to_owned();
         let mut open = self.lock();
-        open.by_id.retain(|_, asker| !asker.is_closed());
+        open.by_id.retain(|_, asked| !asked.asker.is_closed());
         open.last += 1;
         let id = open.last;
-        open.by_id.insert(id, sender);
+        open.by_id.insert(id, Asked { of, asker });
         (id, receiver)
     }
 
@@ -165,7 +182,7 @@ impl Core {
     /// What one of the programs makes of the packet.
     async fn explain_at(&self, gateways: &[GatewayRow], packet: &Packet<'_>) -> Result<Answer> {
         for gateway in gateways {
-            let (id, answer) = self.questions.ask();
+            let (id, answer) = self.questions.ask(&gateway.id);
             let question = v1::Explain {
                 id,
                 public_key: packet.device.public_key.as_bytes().to_vec(),

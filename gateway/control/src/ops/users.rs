@@ -116,7 +116,7 @@ impl Core {
         write
             .audit(by_admin("user.remove", &user.name, detail))
             .await?;
-        self.reclassify(&mut write).await?;
+        self.declassify(&mut write).await?;
         let revision = write.commit().await?;
         let sessions = super::count(&ended);
         self.settle(Affected {

@@ -154,7 +154,9 @@ impl Gateway {
     }
 
     async fn connect_with(&mut self, port: u16, tls: ClientTlsConfig) -> Result<(), Status> {
-        let mut client = GatewayControlClient::new(connect(port, tls).await.unwrap());
+        // What the agent takes in one message.
+        let mut client = GatewayControlClient::new(connect(port, tls).await.unwrap())
+            .max_decoding_message_size(512 << 20);
         let (sender, outbound) = mpsc::channel(16);
         let hello = Hello {
             protocol: portcullis_proto::PROTOCOL,

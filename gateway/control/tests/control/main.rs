@@ -5,6 +5,7 @@
 mod admin;
 mod fixture;
 mod gateway;
+mod limits;
 mod login;
 mod policy;
 mod postgres;

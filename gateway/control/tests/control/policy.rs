@@ -13,6 +13,7 @@ crate::on_both!(
     groups_move_users_between_classes,
     a_gateway_that_missed_a_policy_gets_it_on_reconnect,
     users_and_groups_stay_within_the_limits,
+    access_is_taken_away_under_a_policy_that_cannot_be_loaded,
     every_applied_policy_is_kept,
     people_are_told_what_a_policy_means,
     a_restart_tells_the_same_policy,
@@ -262,6 +263,56 @@ async fn users_and_groups_stay_within_the_limits(engine: Engine) {
     let refused = apply(&world, &more, 0).await;
     assert_eq!(refused.problems.len(), 1);
     assert!(refused.problems[0].text.contains("\"alice\""));
+}
+
+/// As after a downgrade: the store has a policy that this version does not understand.
+async fn access_is_taken_away_under_a_policy_that_cannot_be_loaded(engine: Engine) {
+    let (mut world, served, mut gateway) = with_gateway(engine).await;
+    apply(&world, STAFF, 0).await;
+    world.grant("laptop").await;
+    world.grant("phone").await;
+    gateway.disconnect();
+    served.stop().await;
+    sqlx::any::install_default_drivers();
+    let database = sqlx::AnyPool::connect(&world.config.database)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE policies SET source = '[[rule]]', digest = 'another'")
+        .execute(&database)
+        .await
+        .unwrap();
+    database.close().await;
+    world.reopen().await;
+    let served = Served::start(&world.control).await;
+    gateway.state = crate::gateway::State::default();
+    gateway.connect(served.port).await.unwrap();
+    gateway.follow_to(newest(&world)).await;
+    let policy = gateway.state.policy.clone().unwrap();
+    assert_eq!((policy.rules.len(), policy.classes.len()), (0, 1));
+
+    let admin = world.control.admin();
+    let name = |name: &str| Request::new(v1::NameRequest { name: name.into() });
+    admin.remove_user(name("alice")).await.unwrap();
+    gateway.follow_to(newest(&world)).await;
+    assert!(!gateway.state.peers.contains_key(key("laptop").as_slice()));
+    groups(&world, "bob", &[]).await.unwrap();
+    let disable = v1::SetUserDisabledRequest {
+        name: "bob".into(),
+        disabled: true,
+    };
+    admin
+        .set_user_disabled(Request::new(disable))
+        .await
+        .unwrap();
+    gateway.follow_to(newest(&world)).await;
+    assert!(
+        gateway.state.peers[key("phone").as_slice()]
+            .session
+            .is_none()
+    );
+    // And a sound policy ends it.
+    assert_eq!(apply(&world, STAFF, 0).await.problems, []);
+    world.user("carol").await;
 }
 
 async fn every_applied_policy_is_kept(engine: Engine) {

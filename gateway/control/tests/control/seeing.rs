@@ -144,6 +144,55 @@ async fn a_trace_of_nobody_and_for_no_reason_is_refused() {
     );
 }
 
+/// What comes until so many events are accounted for: passed on from now, and lost at all.
+async fn accounted(
+    stream: &mut (impl tokio_stream::Stream<Item = Result<v1::TraceItem, tonic::Status>> + Unpin),
+    of: u64,
+) -> (u64, u64) {
+    let (mut passed, mut lost) = (0, 0);
+    while passed + lost < of {
+        let item = stream.next().await.unwrap().unwrap();
+        passed += u64::from(item.event.is_some());
+        lost = item.lost;
+    }
+    (passed, lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_talks_too_much_is_cut_short_and_nothing_is_lost_in_silence() {
+    let (world, _served, mut gateway) = world().await;
+    let stream = world
+        .control
+        .admin()
+        .trace(Request::new(v1::TraceRequest::default()))
+        .await;
+    let mut stream = stream.unwrap().into_inner();
+    assert!(set_trace(&mut gateway).await.on);
+    let mut say = async |events| {
+        let message = TraceEvents { events, lost: 0 };
+        gateway.say(FromGateway::Trace(message)).await;
+    };
+    // As many in a message as gateways send, and one more.
+    say(vec![event("laptop", Reason::Session); 1025]).await;
+    assert_eq!(accounted(&mut stream, 1025).await, (1024, 1));
+
+    // Peers that nobody has heard of: each would be a look-up.
+    let made_up = |n: u32| event(&format!("made up {n}"), Reason::Session);
+    for message in 0..4 {
+        say((0..1000).map(|n| made_up(1000 * message + n)).collect()).await;
+    }
+    let (passed, lost) = accounted(&mut stream, 1 + 4000).await;
+    // Some seconds may have gone by.
+    // One look-up was the laptop's.
+    assert!(passed >= 499, "{passed} passed, {lost} lost");
+    assert!(lost >= 1000, "{passed} passed, {lost} lost");
+
+    // Known peers have their names all the while.
+    say(vec![event("laptop", Reason::Session)]).await;
+    let item = stream.next().await.unwrap().unwrap();
+    assert_eq!((item.device.as_str(), item.lost), ("laptop", lost));
+}
+
 fn question(device: &str) -> Request<v1::ExplainRequest> {
     Request::new(v1::ExplainRequest {
         device: device.into(),
@@ -183,6 +232,58 @@ async fn the_kernel_is_asked_where_a_gateway_is_connected() {
         ("gw", "laptop")
     );
     assert_eq!(response.explanation, Some(explanation));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_does_not_answer_for_another() {
+    let (world, served, mut gateway) = world().await;
+    let token = world
+        .control
+        .gateway_token("other", "office")
+        .await
+        .unwrap();
+    let enrolled = enroll(&world.control, served.port, token.expose());
+    let mut other = Gateway::new(enrolled.await.unwrap());
+    other.connect(served.port).await.unwrap();
+    other.hear().await.unwrap();
+    other.acknowledge().await;
+    let admin = world.control.admin();
+    let explaining = tokio::spawn(async move { admin.explain(question("laptop")).await });
+    let Message::Explain(asked) = asked(&mut gateway).await else {
+        panic!("no question")
+    };
+    let answer = |reason: Reason| v1::Explained {
+        id: asked.id,
+        explanation: Some(v1::Explanation {
+            reason: reason as u32,
+            ..v1::Explanation::default()
+        }),
+        ..v1::Explained::default()
+    };
+    other
+        .say(FromGateway::Explained(answer(Reason::Session)))
+        .await;
+    // Taken in before what comes after it.
+    other
+        .report(v1::Report {
+            events: vec!["after the answer".into()],
+            ..v1::Report::default()
+        })
+        .await;
+    while !world
+        .audit()
+        .await
+        .iter()
+        .any(|record| format!("{record:?}").contains("after the answer"))
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    gateway
+        .say(FromGateway::Explained(answer(Reason::Locked)))
+        .await;
+    let response = explaining.await.unwrap().unwrap().into_inner();
+    assert_eq!(response.gateway, "gw");
+    assert_eq!(response.explanation.unwrap().reason, Reason::Locked as u32);
 }
 
 #[tokio::test]
