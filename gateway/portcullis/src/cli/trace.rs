@@ -7,6 +7,7 @@ use clap::Args;
 use gateway_common::verdict::{Reason, Verdict};
 use portcullis_proto::v1::{TraceEvent, TraceItem, TraceRequest};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use crate::exit::Exit;
@@ -47,11 +48,15 @@ impl TraceArgs {
             reason: self.reason.unwrap_or_default(),
         };
         let mut items = context.admin().await?.trace(request).await?.into_inner();
+        // Listens all the time: Ctrl-C may come while a line is being written to a slow terminal.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let (mut shown, mut lost) = (0, 0);
         loop {
             let item = tokio::select! {
+                // First: where packets never cease, it must be heard all the same.
+                biased;
+                _ = interrupt.recv() => None,
                 item = items.message() => item?,
-                _ = tokio::signal::ctrl_c() => None,
             };
             let Some(item) = item else { break };
             if item.lost != lost {
