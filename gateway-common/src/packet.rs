@@ -97,6 +97,13 @@ pub struct Packet<A> {
 }
 
 impl<A: Copy> Packet<A> {
+    /// Whether it is a whole datagram that stands for itself: no fragment, no ICMP error.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        let special = Traits::FIRST_FRAGMENT | Traits::LATER_FRAGMENT | Traits::ERROR;
+        !self.traits.has(special)
+    }
+
     /// The flow it belongs to.
     #[inline(always)]
     pub fn flow_key(&self, direction: Direction) -> FlowKey<A> {

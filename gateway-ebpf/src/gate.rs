@@ -8,13 +8,13 @@ use aya_ebpf::{
 };
 use gateway_common::{
     abi::{AddressV4, AddressV6, Direction, counter_index},
-    decide::{Decision, established, judge},
+    decide::{Decision, Known, established, judge},
     packet::Packet,
     parse,
     verdict::{Reason, Verdict},
 };
 
-use crate::{answer, clock, emit, log, maps, parse::SkBuff, tables::Maps};
+use crate::{answer, clock, emit, flows, log, maps, parse::SkBuff, tables::Maps};
 
 /// Handles one packet and returns the TC action.
 ///
@@ -33,10 +33,10 @@ pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
     // The interface has no link-layer header, and under program test-run `skb->protocol` means
     // nothing: the version nibble tells.
     match (parse::version(&bytes), direction) {
-        (Ok(4), Direction::FromPeer) => known_v4::<true>(skb, &mut packet, now),
-        (Ok(4), Direction::ToPeer) => known_v4::<false>(skb, &mut packet, now),
-        (Ok(6), Direction::FromPeer) => known_v6::<true>(skb, &mut packet, now),
-        (Ok(6), Direction::ToPeer) => known_v6::<false>(skb, &mut packet, now),
+        (Ok(4), Direction::FromPeer) => known_v4_from_peer(skb, &mut packet, now),
+        (Ok(4), Direction::ToPeer) => known_v4_to_peer(skb, &mut packet, now),
+        (Ok(6), Direction::FromPeer) => known_v6_from_peer(skb, &mut packet, now),
+        (Ok(6), Direction::ToPeer) => known_v6_to_peer(skb, &mut packet, now),
         (Ok(_), _) => unparsable(skb, direction as u32, Reason::NotIp as u32, now),
         (Err(reason), _) => unparsable(skb, direction as u32, reason as u32, now),
     }
@@ -46,76 +46,109 @@ pub(crate) fn handle(ctx: &TcContext, direction: Direction) -> i32 {
 const UNDECIDED: u32 = 0x100;
 /// Added to a reason: there is no packet.
 const UNPARSABLE: u32 = 0x200;
+/// Added to [`UNDECIDED`]: the packet belongs to no flow.
+const NO_FLOW: u32 = 0x400;
+/// Instead of a reason: dropped, as others like it; the decision is in its place.
+const REFUSED: u32 = 0x800;
 
 // Functions of their own, one after the other, for the sake of their stack: 512 bytes is all that a
-// chain of calls has.
+// chain of calls has. And global ones, which the kernel's verifier walks through once for whatever
+// arguments, instead of once for every way to each call. It then takes any pointer for one that may be
+// null.
 
-macro_rules! family {
-    ($address:ty, $parse:path, $known:ident, $established:ident, $judge:ident, $tell:ident) => {
+macro_rules! way {
+    (
+        $address:ty, $parse:path, $direction:expr, $refused:ident, $refuse:ident,
+        $known:ident, $established:ident, $judge:ident, $note:ident, $tell:ident
+    ) => {
         #[inline(always)]
-        fn $known<const FROM_PEER: bool>(
+        fn $known(
             skb: *mut __sk_buff,
             packet: &mut MaybeUninit<Packet<AddressV6>>,
             now: u64,
         ) -> i32 {
-            let direction = direction::<FROM_PEER>();
+            let direction: Direction = $direction;
             // The room is for the larger family.
             let packet: *mut Packet<$address> = packet.as_mut_ptr().cast();
-            let known = $established::<FROM_PEER>(skb, packet, now);
+            let mut decision = MaybeUninit::<Decision>::uninit();
+            let known = $established(skb, packet, now, decision.as_mut_ptr());
             if known & UNPARSABLE != 0 {
                 return unparsable(skb, direction as u32, known & 0xff, now);
             }
-            if known & UNDECIDED == 0 {
+            if known & (UNDECIDED | REFUSED) == 0 {
                 return TC_ACT_UNSPEC;
             }
-            let mut decision = MaybeUninit::<Decision>::uninit();
-            if $judge::<FROM_PEER>(skb, packet, now, decision.as_mut_ptr()) != 0 {
-                return TC_ACT_UNSPEC;
+            if known & UNDECIDED != 0 {
+                let no_flow = known & NO_FLOW;
+                if $judge(skb, packet, now, decision.as_mut_ptr(), no_flow) != 0 {
+                    return TC_ACT_UNSPEC;
+                }
+                $note(packet, now, decision.as_ptr());
             }
-            $tell::<FROM_PEER>(skb, packet, now, decision.as_ptr())
+            $tell(skb, packet, now, decision.as_ptr())
         }
 
         /// Parses the packet, and decides about those of established flows.
+        #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $established<const FROM_PEER: bool>(
+        extern "C" fn $established(
             skb: *mut __sk_buff,
             room: *mut Packet<$address>,
             now: u64,
+            decision: *mut Decision,
         ) -> u32 {
-            let direction = direction::<FROM_PEER>();
+            if room.is_null() || decision.is_null() {
+                return UNPARSABLE | Reason::MissingState as u32;
+            }
+            let direction: Direction = $direction;
             let ctx = TcContext::new(skb);
             let bytes = SkBuff::new(&ctx);
             let packet = match $parse(&bytes) {
                 Ok(packet) => unfold(packet, now),
                 Err(reason) => return UNPARSABLE | reason as u32,
             };
-            match established(&mut Maps { now, length: 0 }, direction, &packet, now) {
-                Some(decision) => {
-                    maps::count(counter_index(direction, decision.reason));
-                    log::decided(&ctx, direction, decision);
-                    decision.reason as u32
+            let known = established(&mut Maps { now, length: 0 }, direction, &packet, now);
+            if let Known::Passes(decision) = known {
+                maps::count(counter_index(direction, decision.reason));
+                log::decided(&ctx, direction, decision);
+                return decision.reason as u32;
+            }
+            // SAFETY: the caller's, for a packet of this type.
+            unsafe { room.write(packet) };
+            if known != Known::NoFlow {
+                return UNDECIDED;
+            }
+            match flows::$refused(&packet.flow_key(direction), direction, now) {
+                Some(refused) => {
+                    maps::count(counter_index(direction, refused.reason));
+                    log::decided(&ctx, direction, refused);
+                    // SAFETY: the caller's, for a decision.
+                    unsafe { decision.write(refused) };
+                    REFUSED
                 }
-                None => {
-                    // SAFETY: the caller's, for a packet of this type.
-                    unsafe { room.write(packet) };
-                    UNDECIDED
-                }
+                None => UNDECIDED | NO_FLOW,
             }
         }
 
         /// Decides about the others; returns 1 for a pass.
+        #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $judge<const FROM_PEER: bool>(
+        extern "C" fn $judge(
             skb: *mut __sk_buff,
             packet: *const Packet<$address>,
             now: u64,
             room: *mut Decision,
+            no_flow: u32,
         ) -> u32 {
-            let direction = direction::<FROM_PEER>();
+            if packet.is_null() || room.is_null() {
+                return 0;
+            }
+            let direction: Direction = $direction;
             let length = TcContext::new(skb).len();
             // SAFETY: written by the function above.
             let packet = unsafe { &*packet };
-            let decision = judge(&mut Maps { now, length }, direction, packet, now);
+            let mut maps = Maps { now, length };
+            let decision = judge(&mut maps, direction, packet, now, no_flow != 0);
             maps::count(counter_index(direction, decision.reason));
             log::decided(&TcContext::new(skb), direction, decision);
             // SAFETY: the caller's, for a decision.
@@ -126,15 +159,40 @@ macro_rules! family {
             }
         }
 
-        /// Tells of a dropped packet: userspace, and the sender where that is wanted.
+        /// Remembers a drop, for packets like it.
+        #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $tell<const FROM_PEER: bool>(
+        extern "C" fn $note(
+            packet: *const Packet<$address>,
+            now: u64,
+            decision: *const Decision,
+        ) -> u32 {
+            if packet.is_null() || decision.is_null() {
+                return 0;
+            }
+            let direction: Direction = $direction;
+            // SAFETY: written by the functions above.
+            let (packet, decision) = unsafe { (&*packet, &*decision) };
+            if packet.is_plain() {
+                let key = packet.flow_key(direction);
+                flows::$refuse(&key, direction, decision, now);
+            }
+            0
+        }
+
+        /// Tells of a dropped packet: userspace, and the sender where that is wanted.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $tell(
             skb: *mut __sk_buff,
             packet: *const Packet<$address>,
             now: u64,
             decision: *const Decision,
         ) -> i32 {
-            let direction = direction::<FROM_PEER>();
+            if packet.is_null() || decision.is_null() {
+                return TC_ACT_SHOT;
+            }
+            let direction: Direction = $direction;
             let ctx = TcContext::new(skb);
             // SAFETY: written by the functions above.
             let (packet, decision) = unsafe { (&*packet, *decision) };
@@ -145,21 +203,53 @@ macro_rules! family {
     };
 }
 
-family!(
+way!(
     AddressV4,
     parse::ipv4,
-    known_v4,
-    established_v4,
-    judge_v4,
-    tell_v4
+    Direction::FromPeer,
+    refused_v4,
+    refuse_v4,
+    known_v4_from_peer,
+    established_v4_from_peer,
+    judge_v4_from_peer,
+    note_v4_from_peer,
+    tell_v4_from_peer
 );
-family!(
+way!(
+    AddressV4,
+    parse::ipv4,
+    Direction::ToPeer,
+    refused_v4,
+    refuse_v4,
+    known_v4_to_peer,
+    established_v4_to_peer,
+    judge_v4_to_peer,
+    note_v4_to_peer,
+    tell_v4_to_peer
+);
+way!(
     AddressV6,
     parse::ipv6,
-    known_v6,
-    established_v6,
-    judge_v6,
-    tell_v6
+    Direction::FromPeer,
+    refused_v6,
+    refuse_v6,
+    known_v6_from_peer,
+    established_v6_from_peer,
+    judge_v6_from_peer,
+    note_v6_from_peer,
+    tell_v6_from_peer
+);
+way!(
+    AddressV6,
+    parse::ipv6,
+    Direction::ToPeer,
+    refused_v6,
+    refuse_v6,
+    known_v6_to_peer,
+    established_v6_to_peer,
+    judge_v6_to_peer,
+    note_v6_to_peer,
+    tell_v6_to_peer
 );
 
 /// Hides from the verifier what each way through the parser knows about the packet. Otherwise it
@@ -174,14 +264,7 @@ fn unfold<A>(mut packet: Packet<A>, now: u64) -> Packet<A> {
     packet
 }
 
-const fn direction<const FROM_PEER: bool>() -> Direction {
-    if FROM_PEER {
-        Direction::FromPeer
-    } else {
-        Direction::ToPeer
-    }
-}
-
+#[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn unparsable(skb: *mut __sk_buff, direction: u32, reason: u32, now: u64) -> i32 {
     let direction = if direction == 0 {
@@ -189,8 +272,7 @@ extern "C" fn unparsable(skb: *mut __sk_buff, direction: u32, reason: u32, now: 
     } else {
         Direction::ToPeer
     };
-    // What is not the number of a reason cannot be here.
-    let reason = Reason::from_number(reason as u8).unwrap_or(Reason::MissingState);
+    let reason = flows::reason(reason as u8);
     maps::count(counter_index(direction, reason));
     let decision = Decision::without_peer(reason);
     log::decided(&TcContext::new(skb), direction, decision);

@@ -22,6 +22,7 @@ use gateway_common::{
 use crate::{
     clock::Tick,
     flows::{COPIES, Copied},
+    policy::{RULINGS, Ruling},
 };
 
 const PEERS_DEFAULT: u32 = 1024;
@@ -65,9 +66,15 @@ static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1,
 static PEER_DROPS: Array<PeerDrops> = Array::with_max_entries(PEERS_DEFAULT, 0);
 
 #[map]
+static STORED: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
 static COPIES_V4: PerCpuArray<Copied<AddressV4>> = PerCpuArray::with_max_entries(COPIES, 0);
 #[map]
 static COPIES_V6: PerCpuArray<Copied<AddressV6>> = PerCpuArray::with_max_entries(COPIES, 0);
+#[map]
+static RULINGS_V4: PerCpuArray<Ruling<AddressV4>> = PerCpuArray::with_max_entries(RULINGS, 0);
+#[map]
+static RULINGS_V6: PerCpuArray<Ruling<AddressV6>> = PerCpuArray::with_max_entries(RULINGS, 0);
 #[map]
 static TICK: PerCpuArray<Tick> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -242,6 +249,34 @@ pub(crate) fn store_v6(key: &FlowKeyV6, state: &FlowState, flags: u32) -> bool {
         .is_ok()
 }
 
+/// How many flows have been stored, by all CPUs, in either table.
+#[inline(always)]
+pub(crate) fn stored() -> u64 {
+    match STORED.get_ptr(0) {
+        // SAFETY: as for `read!`.
+        Some(value) => unsafe { ptr::read_volatile(value) },
+        None => 0,
+    }
+}
+
+/// Counts a stored flow.
+#[inline(always)]
+pub(crate) fn count_stored() {
+    if let Some(counter) = STORED.get_ptr_mut(0) {
+        add_one(counter);
+    }
+}
+
+/// One atomic addition. By hand, because Rust gives this target, which had no compare-and-swap once,
+/// none.
+#[inline(always)]
+fn add_one(counter: *mut u64) {
+    // SAFETY: callers pass a counter in a map's value.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
+    }
+}
+
 #[inline(always)]
 pub(crate) fn copy_v4(slot: u32) -> Option<*mut Copied<AddressV4>> {
     COPIES_V4.get_ptr_mut(slot)
@@ -250,6 +285,16 @@ pub(crate) fn copy_v4(slot: u32) -> Option<*mut Copied<AddressV4>> {
 #[inline(always)]
 pub(crate) fn copy_v6(slot: u32) -> Option<*mut Copied<AddressV6>> {
     COPIES_V6.get_ptr_mut(slot)
+}
+
+#[inline(always)]
+pub(crate) fn rulings_v4(place: u32) -> Option<*mut Ruling<AddressV4>> {
+    RULINGS_V4.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn rulings_v6(place: u32) -> Option<*mut Ruling<AddressV6>> {
+    RULINGS_V6.get_ptr_mut(place)
 }
 
 #[inline(always)]
@@ -306,12 +351,8 @@ pub(crate) fn count_drop(peer: u32, reason: Reason) {
     if let Some(slot) = PeerDrops::slot(reason)
         && let Some(drops) = PEER_DROPS.get_ptr_mut(peer)
     {
-        // SAFETY: as for `read!`; the slot is one of the value's. By hand, because Rust gives this
-        // target, which had no compare-and-swap once, no atomic addition either.
-        unsafe {
-            let counter = (&raw mut (*drops).packets).cast::<u64>().add(slot);
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
-        }
+        // SAFETY: the slot is one of the value's.
+        add_one(unsafe { (&raw mut (*drops).packets).cast::<u64>().add(slot) });
     }
 }
 

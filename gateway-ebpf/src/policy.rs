@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use gateway_common::{
     abi::{
-        self, AddressV4, AddressV6, EffectivePolicy, GrantKey, IntervalList, NO_REGION, Outcome,
-        PolicyPrefix, PortInterval, Region, RuleOutcome, port_key,
+        self, AddressV4, AddressV6, Check as _, EffectivePolicy, FlowKey, GrantKey, IntervalList,
+        NO_REGION, Outcome, PolicyPrefix, PortInterval, Region, RuleOutcome, port_key,
     },
     decide::Query,
     policy::{PolicyTables, Step, find},
@@ -109,45 +109,89 @@ extern "C" fn turn<S: Step>(_: u32, state: *mut S) -> i64 {
     if unsafe { (*state).step() } { 0 } else { 1 }
 }
 
-/// What the rules say about a flow of a peer's IPv4 address.
-#[inline(always)]
-pub(crate) fn rule_v4(query: &Query<AddressV4>) -> RuleOutcome {
-    let Some(scratch) = maps::scratch() else {
-        return RuleOutcome::NoRule;
-    };
-    let address = PolicyPrefix {
-        direction: query.direction as u32,
-        address: query.remote,
-    };
-    scratch.prefix_v4 = Key::new(64, address);
-    let region = look_up::<_, u32>(&POLICY_V4, query.parity, &scratch.prefix_v4).copied();
-    rule(query, region.unwrap_or(NO_REGION))
+/// Outcomes that each CPU remembers, per address family; a power of two.
+pub(crate) const RULINGS: u32 = 1024;
+
+/// What the rules said about one kind of flow: many flows of many peers go to the same few places, and
+/// a look-up in large tables costs several times what all else does that is done for a flow's first
+/// packet. Tables do not change within an epoch, so neither does what was found in them.
+#[repr(C)]
+pub(crate) struct Ruling<A> {
+    outcome: Outcome,
+    epoch: u32,
+    /// 0 for an entry that was never written.
+    filled: u32,
+    /// A flow's key, with the class in the peer's place, the direction in its port's.
+    key: FlowKey<A>,
 }
 
-/// What the rules say about a flow of a peer's IPv6 address.
-#[inline(always)]
-pub(crate) fn rule_v6(query: &Query<AddressV6>) -> RuleOutcome {
-    let Some(scratch) = maps::scratch() else {
-        return RuleOutcome::NoRule;
+macro_rules! rules {
+    ($rule:ident, $address:ty, $class:expr, $bits:literal, $prefix:ident, $rulings:ident, $prefixes:ident) => {
+        /// What the rules say about a flow of a peer.
+        #[inline(always)]
+        pub(crate) fn $rule(query: &Query<$address>) -> RuleOutcome {
+            let class: fn(u32) -> $address = $class;
+            let key = FlowKey::<$address> {
+                peer: class(query.class),
+                remote: query.remote,
+                peer_port: query.direction as u16,
+                remote_port: query.port,
+                protocol: query.protocol,
+                remote_asks: 0,
+                pad: 0,
+            };
+            // The upper bits of a digest by multiplication are the well-mixed ones.
+            let place = (key.check() >> (64 - RULINGS.trailing_zeros())) as u32;
+            let Some(ruling) = maps::$rulings(place) else {
+                return RuleOutcome::NoRule;
+            };
+            // SAFETY: a valid value, this CPU's own; programs do not interrupt each other.
+            let ruling = unsafe { &mut *ruling };
+            if ruling.filled != 0 && ruling.epoch == query.epoch && ruling.key.same(&key) {
+                return ruling.outcome.into();
+            }
+            let Some(scratch) = maps::scratch() else {
+                return RuleOutcome::NoRule;
+            };
+            let address = PolicyPrefix {
+                direction: query.direction as u32,
+                address: query.remote,
+            };
+            scratch.$prefix = Key::new($bits, address);
+            let parity = query.epoch & 1;
+            let region = look_up::<_, u32>(&$prefixes, parity, &scratch.$prefix).copied();
+            let outcome = outcome(query, region.unwrap_or(NO_REGION));
+            ruling.outcome = outcome;
+            ruling.epoch = query.epoch;
+            ruling.filled = 1;
+            ruling.key = key;
+            outcome.into()
+        }
     };
-    let address = PolicyPrefix {
-        direction: query.direction as u32,
-        address: query.remote,
-    };
-    scratch.prefix_v6 = Key::new(160, address);
-    let region = look_up::<_, u32>(&POLICY_V6, query.parity, &scratch.prefix_v6).copied();
-    rule(query, region.unwrap_or(NO_REGION))
 }
 
+rules!(
+    rule_v4, AddressV4, AddressV4, 64, prefix_v4, rulings_v4, POLICY_V4
+);
+rules!(
+    rule_v6,
+    AddressV6,
+    |class| AddressV6([class, 0, 0, 0]),
+    160,
+    prefix_v6,
+    rulings_v6,
+    POLICY_V6
+);
+
 #[inline(always)]
-fn rule<A>(query: &Query<A>, region: u32) -> RuleOutcome {
+fn outcome<A>(query: &Query<A>, region: u32) -> Outcome {
     climb(
-        query.parity,
+        query.epoch & 1,
         query.class,
         region,
         port_key(query.protocol, query.port),
     );
-    maps::scratch().map_or(RuleOutcome::NoRule, |scratch| scratch.outcome.into())
+    maps::scratch().map_or(Outcome::default(), |scratch| scratch.outcome)
 }
 
 /// Leaves the outcome in the scratch. Once in each program, however often it is called.

@@ -77,14 +77,32 @@ where
     FlowKey<A>: Check,
 {
     match established(tables, direction, packet, now) {
-        Some(decision) => decision,
-        None => judge(tables, direction, packet, now),
+        Known::Passes(decision) => decision,
+        known => judge(tables, direction, packet, now, known == Known::NoFlow),
     }
 }
 
-/// The part of [`decide`] for a packet that [`established`] says nothing about.
+/// What is known about a packet from the flow that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its flow has been permitted before, and nothing has changed since.
+    Passes(Decision),
+    /// It belongs to no flow.
+    NoFlow,
+    /// Nothing.
+    Unsure,
+}
+
+/// The part of [`decide`] for a packet that [`established`] has not decided about; `no_flow` is whether
+/// it has said [`Known::NoFlow`].
 #[inline(always)]
-pub fn judge<A, T>(tables: &mut T, direction: Direction, packet: &Packet<A>, now: u64) -> Decision
+pub fn judge<A, T>(
+    tables: &mut T,
+    direction: Direction,
+    packet: &Packet<A>,
+    now: u64,
+    no_flow: bool,
+) -> Decision
 where
     A: Address,
     T: Tables<A>,
@@ -100,6 +118,8 @@ where
     let mut outcome = Outcome::default();
     let mut look = if packet.traits.has(Traits::LATER_FRAGMENT) {
         fragment::later(tables, &crossing, &mut pending, &mut decision)
+    } else if no_flow {
+        Look::Nothing
     } else {
         known(tables, &crossing, &mut pending, &mut decision)
     };
@@ -132,46 +152,50 @@ where
 }
 
 /// The part of [`decide`] for most packets: a pass where the packet's flow has been permitted before
-/// and nothing has changed since. `None` says nothing: such a packet is for [`judge`], which would say
-/// the same about all others.
+/// and nothing has changed since.
 #[inline(always)]
 pub fn established<A, T>(
     tables: &mut T,
     direction: Direction,
     packet: &Packet<A>,
     now: u64,
-) -> Option<Decision>
+) -> Known
 where
     A: Address,
     T: Tables<A>,
     FlowKey<A>: Check,
 {
-    if packet
-        .traits
-        .has(Traits::FIRST_FRAGMENT | Traits::LATER_FRAGMENT | Traits::ERROR)
-    {
-        return None;
+    if !packet.is_plain() {
+        return Known::Unsure;
     }
-    let settings = tables.settings()?;
+    let Some(settings) = tables.settings() else {
+        return Known::Unsure;
+    };
     let key = packet.flow_key(direction);
-    let flow = tables.flow(&key)?;
+    let Some(flow) = tables.flow(&key) else {
+        return Known::NoFlow;
+    };
     if now >= flow.expires || flow.check != key.check() {
-        return None;
+        return Known::NoFlow;
     }
-    let peer = tables.peer(flow.peer)?;
+    let Some(peer) = tables.peer(flow.peer) else {
+        return Known::Unsure;
+    };
     if flow.incarnation != peer.incarnation
         || flow.generation != peer.generation
         || flow.epoch != settings.epoch
     {
-        return None;
+        return Known::Unsure;
     }
-    let reason = flow::standing(flow.flags, flow.rule, flow.fresh_until, &peer, now).ok()?;
+    let Ok(reason) = flow::standing(flow.flags, flow.rule, flow.fresh_until, &peer, now) else {
+        return Known::Unsure;
+    };
     let mut next = flow;
     if flow::refresh(&mut next, direction, packet.traits, now) {
         tables.store_flow(&key, &next);
     }
     touch(tables, direction, flow.peer, &peer, now);
-    Some(Decision {
+    Known::Passes(Decision {
         reason,
         peer: flow.peer,
         rule: flow.rule,
@@ -506,7 +530,7 @@ where
         gate(direction(pending.opener))
     } else {
         tables.rule(&Query {
-            parity: pending.epoch & 1,
+            epoch: pending.epoch,
             class: pending.class,
             direction: direction(pending.opener),
             remote,

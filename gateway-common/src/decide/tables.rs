@@ -13,8 +13,8 @@ use crate::{
 /// A flow that the rules are asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<A> {
-    /// Which set of policy tables, by parity of the settings' epoch.
-    pub parity: u32,
+    /// The settings' epoch; its parity says which set of policy tables.
+    pub epoch: u32,
     /// The peer's effective policy in that set.
     pub class: u32,
     /// Direction of the packet that opens the flow.

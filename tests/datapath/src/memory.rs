@@ -260,7 +260,7 @@ impl<A: Family> Tables<A> for Memory {
                 query.port,
             );
         }
-        let tables = &self.policies[query.parity as usize];
+        let tables = &self.policies[(query.epoch & 1) as usize];
         tables.lookup(
             query.class,
             query.direction,
