@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::Series;
 use crate::process::{as_root, cargo, run as must, say};
+use crate::vm::Machine;
 use crate::{build, paths, setup};
 
 #[derive(clap::Args)]
@@ -30,6 +33,18 @@ enum Suite {
 struct Program {
     package: &'static str,
     binary: &'static str,
+    /// In virtual machines with these kernels; none for this machine's own.
+    kernels: &'static [Series],
+}
+
+impl Program {
+    const fn here(package: &'static str, binary: &'static str) -> Self {
+        Self {
+            package,
+            binary,
+            kernels: &[],
+        }
+    }
 }
 
 impl Suite {
@@ -42,34 +57,35 @@ impl Suite {
 
     fn programs(self) -> &'static [Program] {
         match self {
-            Self::Gate => &[
-                Program {
-                    package: "datapath-tests",
-                    binary: "bench-packet",
-                },
-                Program {
-                    package: "gate-bench",
-                    binary: "bench-adopt",
-                },
-                Program {
-                    package: "gate-bench",
-                    binary: "bench-revoke",
-                },
-            ],
-            Self::Datapath => &[
-                Program {
-                    package: "gate-bench",
-                    binary: "bench-datapath",
-                },
-                Program {
-                    package: "datapath-tests",
-                    binary: "bench-shield",
-                },
-                Program {
-                    package: "datapath-tests",
-                    binary: "bench-switch",
-                },
-            ],
+            Self::Gate => {
+                const {
+                    &[
+                        Program::here("datapath-tests", "bench-packet"),
+                        Program::here("gate-bench", "bench-adopt"),
+                        Program::here("gate-bench", "bench-revoke"),
+                    ]
+                }
+            }
+            Self::Datapath => {
+                const {
+                    &[
+                        Program::here("gate-bench", "bench-datapath"),
+                        Program::here("datapath-tests", "bench-shield"),
+                        Program::here("datapath-tests", "bench-switch"),
+                        Program::here("datapath-tests", "bench-insns"),
+                        Program {
+                            package: "datapath-tests",
+                            binary: "bench-insns",
+                            kernels: &[Series::V6_1, Series::V6_12, Series::V7_2],
+                        },
+                        Program {
+                            package: "gate-bench",
+                            binary: "bench-wireguard",
+                            kernels: &[Series::V6_12],
+                        },
+                    ]
+                }
+            }
         }
     }
 }
@@ -116,6 +132,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(program: &Program, figures: &mut Vec<Figure>) -> Result<()> {
     let path = paths::target().join("release").join(program.binary);
+    for kernel in program.kernels {
+        measure_in(*kernel, &path, figures)?;
+    }
+    if !program.kernels.is_empty() {
+        return Ok(());
+    }
     let mut command: Command = as_root(&path);
     let mut child = command
         .current_dir(paths::root())
@@ -144,6 +166,23 @@ fn measure(program: &Program, figures: &mut Vec<Figure>) -> Result<()> {
     }
     if !child.wait()?.success() {
         bail!("{} failed", program.binary);
+    }
+    Ok(())
+}
+
+/// In a virtual machine: what is printed there and is no figure is progress.
+fn measure_in(kernel: Series, program: &Path, figures: &mut Vec<Figure>) -> Result<()> {
+    let machine = Machine::new(kernel)?.with_program("PROGRAM", program)?;
+    let command = ["sh", "-c", "exec \"$PROGRAM\" \"$0\"", &kernel.to_string()].map(str::to_owned);
+    let code = machine.run(&command, &mut |line| match serde_json::from_str(line) {
+        Ok(figure) => {
+            say(line);
+            figures.push(figure);
+        }
+        Err(_) => say(format!("[{kernel}] {line}")),
+    })?;
+    if code != 0 {
+        bail!("{} failed on {kernel}", program.display());
     }
     Ok(())
 }

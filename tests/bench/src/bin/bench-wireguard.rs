@@ -1,0 +1,75 @@
+//! What WireGuard's configuration takes in a kernel that has it: all peers at once, one more, and
+//! finding that nothing is to be done.
+#![forbid(unsafe_code)]
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use gate_bench::Figure;
+use ipnet::IpNet;
+use portcullis_agent::keys::PublicKey;
+use portcullis_agent::wireguard::{Kernel, PeerChange, PeerUpdate, WireGuard as _};
+
+const INTERFACE: &str = "pcbench";
+
+fn main() -> Result<()> {
+    for (peers, name) in [(10_000_u32, "10k"), (100_000, "100k")] {
+        ip(&["link", "add", INTERFACE, "type", "wireguard"])?;
+        let measured = measure(peers, name);
+        ip(&["link", "del", INTERFACE])?;
+        measured?;
+    }
+    Ok(())
+}
+
+fn measure(peers: u32, name: &str) -> Result<()> {
+    let wireguard = Kernel::new(INTERFACE);
+    let all = (0..peers).map(peer).collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    wireguard.apply(&all)?;
+    figure(&format!("wireguard/setup_{name}"), start)?;
+
+    let one = [peer(peers)?];
+    let start = Instant::now();
+    wireguard.apply(&one)?;
+    figure(&format!("wireguard/change_{name}"), start)?;
+
+    // Nothing to be done is known once everything has been read.
+    let start = Instant::now();
+    let held = wireguard.read()?.peers.len();
+    figure(&format!("wireguard/noop_{name}"), start)?;
+    ensure!(held == peers as usize + 1, "{held} peers are configured");
+    Ok(())
+}
+
+fn peer(number: u32) -> Result<PeerChange> {
+    let mut key = [7; 32];
+    key[..4].copy_from_slice(&number.to_be_bytes());
+    Ok(PeerChange::Update(PeerUpdate {
+        key: PublicKey::try_from(key)?,
+        create: true,
+        preshared_key: None,
+        persistent_keepalive: None,
+        allowed_ips: Some(vec![IpNet::from(std::net::IpAddr::V4(Ipv4Addr::from(
+            0x0a00_0000 + number,
+        )))]),
+    }))
+}
+
+fn figure(name: &str, since: Instant) -> Result<()> {
+    Figure {
+        name,
+        unit: "s",
+        value: since.elapsed().as_secs_f64(),
+        baseline: None,
+    }
+    .print()
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("ip").args(arguments).status().context("ip")?;
+    ensure!(status.success(), "ip {} failed", arguments.join(" "));
+    Ok(())
+}
