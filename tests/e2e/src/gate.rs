@@ -26,7 +26,7 @@ use configuration::Paths;
 use daemon::Daemon;
 
 /// How long a service may take to start. Emulated machines are slow.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// How the gateway is set up.
 #[derive(Clone, Copy, Debug)]
