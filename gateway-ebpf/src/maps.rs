@@ -1,5 +1,9 @@
 //! Every map, private behind functions that name what they do. Sizes of the large ones are set by
 //! the agent when it loads the object.
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and values would be copied to the stack, which has no room for them"
+)]
 
 use core::{arch::asm, ptr};
 
