@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         println!("cargo::rerun-if-env-changed={variable}");
         let object = env::var_os(variable).map_or_else(
             || {
-                PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                // Where the sources are now: a build script may outlive a move of theirs.
+                PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default())
                     .join("../../target/bpf")
                     .join(file)
             },

@@ -107,10 +107,18 @@ pub mod names {
     pub const FROM_PEER: &str = "from_peer";
     /// Program for [`super::Direction::ToPeer`].
     pub const TO_PEER: &str = "to_peer";
+    /// How often a flow was stored.
+    pub const STORED: &str = "STORED";
+    /// The global variable that says how long the link-layer header is.
+    pub const LINK_HEADER: &str = "LINK_HEADER";
     /// The program that does nothing, for measurements.
     pub const EMPTY: &str = "empty";
     /// The program that looks up one thing, for measurements.
     pub const FLOOR: &str = "floor";
+    /// The program for which each run's packet is another flow's, and what it is measured over.
+    pub const RENUMBERED_FROM_PEER: &str = "renumbered_from_peer";
+    /// As above.
+    pub const RENUMBERED: &str = "renumbered";
 }
 
 const _: () = {

@@ -3,13 +3,16 @@
 //! configuration is kept in memory. Everything else is the product.
 #![forbid(unsafe_code)]
 
-mod figure;
 mod namespace;
+mod percentile;
 mod wireguard;
+mod workload;
 
-pub use figure::{Figure, percentile};
-pub use namespace::{Tun, in_own_namespace, write_sysctl};
+pub use datapath_tests::figure::Figure;
+pub use namespace::{Host, Tun, in_own_namespace, run, write_sysctl};
+pub use percentile::percentile;
 pub use wireguard::InMemory;
+pub use workload::with_policy;
 
 /// Removes pins however the benchmark ends.
 pub struct PinRoot(std::path::PathBuf);

@@ -1,8 +1,10 @@
 //! A network namespace of the benchmark's own, and TUN devices in it.
 
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 const MARK: &str = "PORTCULLIS_BENCH_NAMESPACE";
@@ -21,16 +23,14 @@ pub fn in_own_namespace() -> Result<bool> {
         .env(MARK, "1")
         .status()
         .context("cannot run unshare (util-linux)")?;
-    if !status.success() {
-        bail!("the measurement failed");
-    }
+    ensure!(status.success(), "the measurement failed");
     Ok(false)
 }
 
 /// Sets a kernel parameter of this network namespace, such as `net/ipv4/ip_forward`.
 pub fn write_sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/{name}");
-    std::fs::write(&path, value).with_context(|| format!("cannot write {path}"))
+    fs::write(&path, value).with_context(|| format!("cannot write {path}"))
 }
 
 /// A TUN device: raw IP packets, like WireGuard's interface. Writing to it is a packet's arrival.
@@ -48,7 +48,7 @@ impl Tun {
             .with_context(|| format!("cannot make TUN device {name}"))?;
         run("ip", &["address", "add", address, "dev", name])?;
         run("ip", &["link", "set", name, "txqueuelen", "4096", "up"])?;
-        let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+        let index = fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
         let index = match index {
             Ok(index) => index.trim().parse()?,
             // /sys shows the namespace in which it was mounted.
@@ -58,13 +58,64 @@ impl Tun {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(program)
-        .args(arguments)
-        .status()
-        .with_context(|| format!("cannot run {program}"))?;
-    if !status.success() {
-        bail!("{program} {} failed", arguments.join(" "));
+/// Another network namespace, which ends with this value.
+pub struct Host(Child);
+
+impl Host {
+    /// Makes it, with its loopback interface up.
+    pub fn new() -> Result<Self> {
+        let child = Command::new("unshare")
+            .args(["--net", "sleep", "infinity"])
+            .spawn()
+            .context("cannot run unshare (util-linux)")?;
+        let host = Self(child);
+        let own = fs::read_link("/proc/self/ns/net")?;
+        let until = Instant::now() + Duration::from_secs(5);
+        while fs::read_link(format!("/proc/{}/ns/net", host.pid()))? == own {
+            ensure!(Instant::now() < until, "no namespace for another host");
+            thread::sleep(Duration::from_millis(5));
+        }
+        host.run("ip", &["link", "set", "lo", "up"])?;
+        Ok(host)
     }
+
+    /// A process in it.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// A command that runs in it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
+            .arg(program);
+        command
+    }
+
+    /// Runs a command in it.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        succeed(self.command(program).args(arguments))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // It is gone already where the benchmark was interrupted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command.
+pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    succeed(Command::new(program).args(arguments))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed");
     Ok(())
 }

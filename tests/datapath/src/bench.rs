@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
+use aya::{TestRun, TestRunOptions, TestRunResult, maps::Array, programs::SchedClassifier};
 use gateway_common::{
     abi::{
         Direction::{self, FromPeer, ToPeer},
@@ -18,7 +18,8 @@ use gateway_common::{
 use portcullis_agent::datapath::{self, Datapath, PeerView};
 
 use crate::{
-    kernel::{BpfFs, DROP, Kernel, PASS},
+    figure::Figure,
+    kernel::{BpfFs, DROP, Kernel, Open, PASS},
     packets::{flag, ip, number, tcp, udp},
     scene::{SERVER_V4, SERVER_V6, State, services},
 };
@@ -35,21 +36,8 @@ pub const LOCKED: u32 = 77_000;
 /// The least of many short rounds: what the machine does besides only ever adds.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 40;
-/// First packets are measured one by one.
-const FIRST_PACKETS: u16 = 20_000;
-
-/// One measured figure.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
-    /// Its name.
-    pub name: String,
-    /// Its unit.
-    pub unit: &'static str,
-    /// What was measured; of packets, what they cost over the baseline.
-    pub value: f64,
-    /// The same without us: an empty program on the same hook.
-    pub baseline: Option<f64>,
-}
+/// First packets of a round: no more than there are ports and addresses to go through.
+const FIRST_PACKETS: u32 = 20_000;
 
 /// A gate with a million sessions.
 #[derive(Debug)]
@@ -65,13 +53,26 @@ impl Bench {
     ///
     /// Without root, or when the kernel refuses.
     pub fn load(max_flows: u32) -> anyhow::Result<Self> {
+        Self::opened_by(Datapath::open, max_flows)
+    }
+
+    /// The same for packets with Ethernet headers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bench::load`].
+    pub fn load_on_ethernet(max_flows: u32) -> anyhow::Result<Self> {
+        Self::opened_by(Datapath::open_on_ethernet, max_flows)
+    }
+
+    fn opened_by(open: Open, max_flows: u32) -> anyhow::Result<Self> {
         let bpf_fs = BpfFs::mount()?;
         let config = datapath::Config {
             max_peers: 1 << 20,
             max_flows,
             ..bpf_fs.config()
         };
-        let mut kernel = Kernel::with(bpf_fs, config)?;
+        let mut kernel = Kernel::opened_by(open, bpf_fs, config)?;
         kernel.datapath.set_services(&services())?;
         let now = datapath::now();
         let peers: Vec<PeerView> = (0..SESSIONS)
@@ -92,7 +93,12 @@ impl Bench {
         let start = Instant::now();
         kernel.datapath.load_sessions(&peers)?;
         let loaded = start.elapsed();
-        for name in [names::EMPTY, names::FLOOR] {
+        for name in [
+            names::EMPTY,
+            names::FLOOR,
+            names::RENUMBERED,
+            names::RENUMBERED_FROM_PEER,
+        ] {
             let program: &mut SchedClassifier = kernel
                 .datapath
                 .object()
@@ -106,49 +112,33 @@ impl Bench {
 
     /// How long the sessions took to load.
     pub fn loaded(&self) -> Figure {
-        Figure {
-            name: "load/1M_sessions".into(),
-            unit: "s",
-            value: self.loaded.as_secs_f64(),
-            baseline: None,
-        }
+        Figure::new("load/1M_sessions", "s", self.loaded.as_secs_f64())
     }
 
-    /// All packet figures, each told to `progress` as it comes.
+    /// Prints all packet figures.
     ///
     /// # Errors
     ///
     /// When a packet does not end as it should.
-    pub fn packets(&mut self, mut progress: impl FnMut(&Figure)) -> anyhow::Result<Vec<Figure>> {
-        let mut figures = Vec::new();
-        let mut add = |figure: Figure| {
-            progress(&figure);
-            figures.push(figure);
-        };
+    pub fn packets(&mut self) -> anyhow::Result<()> {
         // The plain names are IPv4's, from the peer.
         for (family, suffix) in [(Family::V4, ""), (Family::V6, "/v6")] {
             let denied = family.opening(LOCKED);
-            add(self.repeated(&format!("packet/denied{suffix}"), FromPeer, &denied, DROP)?);
+            self.repeated(&format!("packet/denied{suffix}"), FromPeer, &denied, DROP)?
+                .print()?;
             let (unsolicited, _) = family.exchange(LIVE, 5000);
-            add(self.repeated(
-                &format!("packet/unsolicited{suffix}"),
-                ToPeer,
-                &unsolicited,
-                DROP,
-            )?);
+            let name = format!("packet/unsolicited{suffix}");
+            self.repeated(&name, ToPeer, &unsolicited, DROP)?.print()?;
             let (back, there) = self.establish(family)?;
-            add(self.repeated(
-                &format!("packet/established{suffix}"),
-                FromPeer,
-                &there,
-                PASS,
-            )?);
+            let name = format!("packet/established{suffix}");
+            self.repeated(&name, FromPeer, &there, PASS)?.print()?;
             let name = format!("packet/established/to_peer{suffix}");
-            add(self.repeated(&name, ToPeer, &back, PASS)?);
-            add(self.first(&format!("packet/first{suffix}"), family)?);
+            self.repeated(&name, ToPeer, &back, PASS)?.print()?;
+            self.first(&format!("packet/first{suffix}"), family, Step::Port)?
+                .print()?;
         }
         ensure!(self.kernel.counted(FromPeer, Reason::Session)? > 0);
-        Ok(figures)
+        Ok(())
     }
 
     /// Opens a flow, and returns the packets of both directions: towards the peer, and from it.
@@ -211,7 +201,7 @@ impl Bench {
             ensure!(found == action, "{name} ended in {found}");
             value = value.min(ns);
         }
-        Ok(figure(name, value as f64, baseline as f64))
+        Ok(Figure::over(name, value as f64, baseline as f64))
     }
 
     /// Packets drawn from many, each run once: the mean without the slowest hundredth, which other work
@@ -234,25 +224,45 @@ impl Bench {
             ensure!(found == PASS, "{name} ended in {found}");
             value.push(ns);
         }
-        Ok(figure(name, trimmed_mean(value), trimmed_mean(baseline)))
+        Ok(Figure::over(
+            name,
+            trimmed_mean(value),
+            trimmed_mean(baseline),
+        ))
     }
 
-    /// Packets that each open a flow: one run each, so the median of many.
+    /// Packets that each open a flow, one after the other.
     ///
     /// # Errors
     ///
-    /// When one does not pass.
-    pub fn first(&mut self, name: &str, family: Family) -> anyhow::Result<Figure> {
-        let (peer, server) = (family.peer(LIVE), family.server());
-        let (mut value, mut baseline) = (Vec::new(), Vec::new());
-        for port in 0..FIRST_PACKETS {
-            let packet = ip(peer, server, number::UDP, &udp(port, 53, 32));
-            baseline.push(run(self.program(names::EMPTY)?, &packet, 1)?.0);
-            let (ns, found) = run(self.program(names::FROM_PEER)?, &packet, 1)?;
+    /// When one does not pass, or opens none.
+    pub fn first(&mut self, name: &str, family: Family, step: Step) -> anyhow::Result<Figure> {
+        let (mut value, mut baseline) = (u64::MAX, u64::MAX);
+        for round in 0..ROUNDS {
+            // Each round has a peer of its own, so that its flows are new.
+            let peer = family.peer(LIVE + 1 + u32::try_from(round)?);
+            let packet = ip(peer, family.server(), number::UDP, &udp(1, 53, 32));
+            let (ns, found) = step.run(self.program(names::RENUMBERED)?, &packet)?;
+            ensure!(found == PASS, "the program below ended in {found}");
+            baseline = baseline.min(ns);
+            let before = self.stored()?;
+            let (ns, found) = step.run(self.program(names::RENUMBERED_FROM_PEER)?, &packet)?;
             ensure!(found == PASS, "{name} ended in {found}");
-            value.push(ns);
+            let flows = self.stored()? - before;
+            ensure!(
+                flows >= u64::from(FIRST_PACKETS),
+                "only {flows} flows were opened"
+            );
+            value = value.min(ns);
         }
-        Ok(figure(name, median(value), median(baseline)))
+        Ok(Figure::over(name, value as f64, baseline as f64))
+    }
+
+    /// How often a flow was stored.
+    fn stored(&mut self) -> anyhow::Result<u64> {
+        let map = self.kernel.datapath.object().map(names::STORED);
+        let stored: Array<_, u64> = Array::try_from(map.context("no such map")?)?;
+        Ok(stored.get(&0, 0)?)
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
@@ -266,35 +276,49 @@ impl Bench {
     }
 }
 
-/// Runs a program so many times on one packet: nanoseconds for each, and its action.
+/// In what first packets differ from those before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The peer's port only: the rules have been asked about the same destination just before.
+    Port = 1,
+    /// The remote address, and the port.
+    Remote = 0x1_0001,
+}
+
+impl Step {
+    /// Runs a program that renumbers by as much.
+    fn run(self, program: &SchedClassifier, packet: &[u8]) -> anyhow::Result<(u64, u32)> {
+        // Of the kernel's `__sk_buff`, up to the mark.
+        let mut context = [0; 12];
+        context[8..].copy_from_slice(&(self as u32).to_ne_bytes());
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.ctx_in = Some(&context);
+        options.repeat = FIRST_PACKETS;
+        finish(program.test_run(options)?)
+    }
+}
+
+/// Runs a program so many times on one packet or frame: nanoseconds for each, and its action.
 ///
 /// # Errors
 ///
 /// When the kernel does not run it.
-pub fn run(program: &SchedClassifier, packet: &[u8], repeat: u32) -> anyhow::Result<(u64, u32)> {
+pub fn run<P>(program: &P, packet: &[u8], repeat: u32) -> anyhow::Result<(u64, u32)>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
     let mut options = TestRunOptions::new();
     options.data_in = Some(packet);
     options.repeat = repeat;
-    let result = program.test_run(options)?;
+    finish(program.test_run(options)?)
+}
+
+fn finish(result: TestRunResult) -> anyhow::Result<(u64, u32)> {
     Ok((
         u64::try_from(result.duration.as_nanos())?,
         result.return_value,
     ))
-}
-
-/// What packets cost over the baseline.
-pub fn figure(name: &str, value: f64, baseline: f64) -> Figure {
-    Figure {
-        name: name.into(),
-        unit: "ns",
-        value: value - baseline,
-        baseline: Some(baseline),
-    }
-}
-
-fn median(mut all: Vec<u64>) -> f64 {
-    all.sort_unstable();
-    all.get(all.len() / 2).copied().unwrap_or(0) as f64
 }
 
 fn trimmed_mean(mut all: Vec<u64>) -> f64 {

@@ -11,7 +11,8 @@ use aya::{TestRun as _, TestRunAttrs, TestRunOptions, programs::Xdp};
 use gateway_common::shield::names;
 
 use crate::{
-    bench::Figure,
+    bench::run,
+    figure::{Figure, median},
     packets::{ip, number, tcp},
     shield::{DROP, GATEWAY, Guarded, PASS, PEER},
     wireguard::{PORT, data, ethernet, frame, response},
@@ -47,17 +48,12 @@ impl BenchShield {
         Ok(Self(guarded))
     }
 
-    /// All figures, each told to `progress` as it comes.
+    /// Prints all figures.
     ///
     /// # Errors
     ///
     /// When a frame does not end as it should.
-    pub fn figures(&mut self, mut progress: impl FnMut(&Figure)) -> anyhow::Result<Vec<Figure>> {
-        let mut figures = Vec::new();
-        let mut add = |figure: Figure| {
-            progress(&figure);
-            figures.push(figure);
-        };
+    pub fn figures(&mut self) -> anyhow::Result<()> {
         let message = |family: usize, index: u32| {
             let (from, to) = (
                 SocketAddr::new(PEER[family], 4000),
@@ -66,46 +62,53 @@ impl BenchShield {
             frame(&[], from, to, &data(index))
         };
         let dead = message(0, spread(PEERS + 1));
-        add(self.repeated("shield/dead_index", &dead, DROP)?);
-        add(self.repeated("shield/dead_index/v6", &message(1, spread(PEERS + 1)), DROP)?);
-        add(self.random("shield/dead_index/random", |i| {
+        self.repeated("shield/dead_index", &dead, DROP)?.print()?;
+        let dead_v6 = message(1, spread(PEERS + 1));
+        self.repeated("shield/dead_index/v6", &dead_v6, DROP)?
+            .print()?;
+        self.random("shield/dead_index/random", |i| {
             message(0, spread(PEERS + 1 + i))
-        })?);
-        add(self.repeated("shield/live_index", &message(0, spread(9)), PASS)?);
+        })?
+        .print()?;
+        let live = message(0, spread(9));
+        self.repeated("shield/live_index", &live, PASS)?.print()?;
         let other = ethernet(
             &[],
             GATEWAY[0],
             &ip(PEER[0], GATEWAY[0], number::TCP, &tcp(5, 443, 16)),
         );
-        add(self.repeated("shield/others", &other, PASS)?);
-        add(self.mpps(&dead)?);
-        Ok(figures)
+        self.repeated("shield/others", &other, PASS)?.print()?;
+        self.mpps(&dead)?.print()
     }
 
     /// One frame, a million times over.
     fn repeated(&mut self, name: &str, frame: &[u8], action: u32) -> anyhow::Result<Figure> {
         let (mut value, mut baseline) = (u64::MAX, u64::MAX);
         for _ in 0..ROUNDS {
-            let (ns, found) = run(empty(&mut self.0)?, frame, REPEAT)?;
+            let (ns, found) = run(&*empty(&mut self.0)?, frame, REPEAT)?;
             ensure!(found == PASS, "the empty program ended in {found}");
             baseline = baseline.min(ns);
             let (ns, found) = run(guard(&mut self.0)?, frame, REPEAT)?;
             ensure!(found == action, "{name} ended in {found}");
             value = value.min(ns);
         }
-        Ok(figure(name, value, baseline))
+        Ok(Figure::over(name, value as f64, baseline as f64))
     }
 
     /// Frames that each meet another line of the table, one run each: the median.
     fn random(&mut self, name: &str, frame: impl Fn(u32) -> Vec<u8>) -> anyhow::Result<Figure> {
         let (mut value, mut baseline) = (Vec::new(), Vec::new());
         for i in 0..RANDOM {
-            baseline.push(run(empty(&mut self.0)?, &frame(i), 1)?.0);
+            baseline.push(run(&*empty(&mut self.0)?, &frame(i), 1)?.0);
             let (ns, found) = run(guard(&mut self.0)?, &frame(i), 1)?;
             ensure!(found == DROP, "{name} ended in {found}");
             value.push(ns);
         }
-        Ok(figure(name, median(value), median(baseline)))
+        Ok(Figure::over(
+            name,
+            median(value) as f64,
+            median(baseline) as f64,
+        ))
     }
 
     /// Dead frames a second on one core, with the driver's part of receiving them.
@@ -121,28 +124,12 @@ impl BenchShield {
             best = best.min(start.elapsed());
         }
         let value = f64::from(REPEAT) / best.as_secs_f64() / 1e6;
-        Ok(Figure {
-            name: "shield/mpps".into(),
-            unit: "Mpps",
-            value,
-            baseline: None,
-        })
+        Ok(Figure::new("shield/mpps", "Mpps", value))
     }
 }
 
 fn spread(i: u32) -> u32 {
     (i + 1).wrapping_mul(0x9e37_79b1)
-}
-
-fn run(program: &Xdp, frame: &[u8], repeat: u32) -> anyhow::Result<(u64, u32)> {
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(frame);
-    options.repeat = repeat;
-    let result = program.test_run(options)?;
-    Ok((
-        u64::try_from(result.duration.as_nanos())?,
-        result.return_value,
-    ))
 }
 
 fn guard(guarded: &mut Guarded) -> anyhow::Result<&Xdp> {
@@ -161,18 +148,4 @@ fn empty(guarded: &mut Guarded) -> anyhow::Result<&mut Xdp> {
         .program_mut(names::EMPTY)
         .context("no empty program")?
         .try_into()?)
-}
-
-fn figure(name: &str, value: u64, baseline: u64) -> Figure {
-    Figure {
-        name: name.into(),
-        unit: "ns",
-        value: value as f64,
-        baseline: Some(baseline as f64),
-    }
-}
-
-fn median(mut all: Vec<u64>) -> u64 {
-    all.sort_unstable();
-    all.get(all.len() / 2).copied().unwrap_or(0)
 }

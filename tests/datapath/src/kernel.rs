@@ -12,7 +12,7 @@ use gateway_common::{
     abi::{Direction, names},
     verdict::{Reason, Verdict},
 };
-use portcullis_agent::datapath::{self, Config, Datapath};
+use portcullis_agent::datapath::{self, Config, Datapath, DatapathError};
 use tempfile::TempDir;
 
 use crate::scene::{self, Gate, State};
@@ -70,6 +70,9 @@ impl Drop for BpfFs {
     }
 }
 
+/// A way to open a datapath.
+pub type Open = fn(&Config) -> Result<Datapath, DatapathError>;
+
 /// A datapath and where it is pinned.
 #[derive(Debug)]
 pub struct Kernel {
@@ -107,7 +110,16 @@ impl Kernel {
     ///
     /// When the kernel refuses.
     pub fn with(bpf_fs: BpfFs, config: Config) -> anyhow::Result<Self> {
-        let datapath = Datapath::open(&config).context("cannot open a datapath")?;
+        Self::opened_by(Datapath::open, bpf_fs, config)
+    }
+
+    /// Opens an empty one of this configuration in this way.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn opened_by(open: Open, bpf_fs: BpfFs, config: Config) -> anyhow::Result<Self> {
+        let datapath = open(&config).context("cannot open a datapath")?;
         Ok(Self {
             datapath,
             config,

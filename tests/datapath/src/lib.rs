@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod bench_shield;
+pub mod figure;
 pub mod fuzz;
 pub mod kernel;
 pub mod memory;

@@ -70,6 +70,7 @@ impl Suite {
                 const {
                     &[
                         Program::here("gate-bench", "bench-datapath"),
+                        Program::here("gate-bench", "bench-forward"),
                         Program::here("datapath-tests", "bench-shield"),
                         Program::here("datapath-tests", "bench-switch"),
                         Program::here("datapath-tests", "bench-insns"),
@@ -157,11 +158,6 @@ fn measure(program: &Program, figures: &mut Vec<Figure>) -> Result<()> {
                 program.binary
             )
         })?;
-        say(format!(
-            "{} = {}",
-            figure.name,
-            show(figure.value, &figure.unit)
-        ));
         figures.push(figure);
     }
     if !child.wait()?.success() {
@@ -175,10 +171,7 @@ fn measure_in(kernel: Series, program: &Path, figures: &mut Vec<Figure>) -> Resu
     let machine = Machine::new(kernel)?.with_program("PROGRAM", program)?;
     let command = ["sh", "-c", "exec \"$PROGRAM\" \"$0\"", &kernel.to_string()].map(str::to_owned);
     let code = machine.run(&command, &mut |line| match serde_json::from_str(line) {
-        Ok(figure) => {
-            say(line);
-            figures.push(figure);
-        }
+        Ok(figure) => figures.push(figure),
         Err(_) => say(format!("[{kernel}] {line}")),
     })?;
     if code != 0 {

@@ -68,6 +68,7 @@ pub(crate) const TEST: &[Package] = &[
     program("iproute2", "ip"),
     program("iputils-ping", "ping"),
     program("nftables", "nft"),
+    program("iperf3", "iperf3"),
     program("oathtool", "oathtool"),
     program("sqlite3", "sqlite3"),
     program("util-linux", "nsenter"),

@@ -12,9 +12,12 @@ use super::{
 };
 
 /// An object that is part of this binary, and the maps of it that are pinned.
+#[derive(Clone, Copy)]
 pub(super) struct Object {
     pub(super) bytes: &'static [u8],
     pub(super) specs: &'static [Spec],
+    /// Global variables of it that the loader sets.
+    pub(super) globals: &'static [(&'static str, u32)],
 }
 
 impl Object {
@@ -79,6 +82,9 @@ impl Object {
     ) -> &'a mut EbpfLoader<'b> {
         for spec in self.specs {
             loader.map_max_entries(spec.name, spec.entries(config));
+        }
+        for (name, value) in self.globals {
+            loader.override_global(name, value, true);
         }
         loader
     }

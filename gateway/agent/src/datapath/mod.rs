@@ -85,6 +85,13 @@ use table::Table;
 static OBJECT: Object = Object {
     bytes: aya::include_bytes_aligned!(env!("PORTCULLIS_BPF_OBJECT")),
     specs: &SPECS,
+    globals: &[],
+};
+
+/// The same for Ethernet, where throughput is measured.
+static OBJECT_ON_ETHERNET: Object = Object {
+    globals: &[(names::LINK_HEADER, 14)],
+    ..OBJECT
 };
 
 /// The datapath of one WireGuard interface.
@@ -134,12 +141,22 @@ impl Datapath {
     /// When pinned maps are of another shape than this version and `config` ask for
     /// ([`DatapathError::PinnedMapOfAnotherShape`]), or the kernel refuses something.
     pub fn open(config: &Config) -> Result<Self, DatapathError> {
+        Self::open_object(&OBJECT, config)
+    }
+
+    /// As [`Datapath::open`], for an interface with Ethernet headers: only measurements want one.
+    #[doc(hidden)]
+    pub fn open_on_ethernet(config: &Config) -> Result<Self, DatapathError> {
+        Self::open_object(&OBJECT_ON_ETHERNET, config)
+    }
+
+    fn open_object(object: &Object, config: &Config) -> Result<Self, DatapathError> {
         let pins = Pins::new(config)?;
         let adopted = pins.exist()?;
         let mut object = if adopted {
-            OBJECT.adopt(config, &pins)?
+            object.adopt(config, &pins)?
         } else {
-            OBJECT.begin(config, &pins)?
+            object.begin(config, &pins)?
         };
         let mut programs = [0; 2];
         for (id, hook) in programs.iter_mut().zip(HOOKS) {

@@ -38,14 +38,10 @@ fn main() -> Result<()> {
     ensure!(digest == expected, "what was adopted is not what was there");
     Datapath::teardown(&config)?;
 
-    Figure {
-        name: "adopt/100k_peers",
-        unit: "s",
-        value: adopted,
-        // The same gateway from nothing.
-        baseline: Some(fresh),
-    }
-    .print()
+    // Beside the same gateway from nothing.
+    Figure::new("adopt/100k_peers", "s", adopted)
+        .beside(fresh)
+        .print()
 }
 
 /// One life of an agent up to its acknowledgement: seconds, and the digest.

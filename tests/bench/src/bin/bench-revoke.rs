@@ -103,13 +103,8 @@ async fn measure() -> Result<()> {
         ("revoke/admin_to_last_packet", &mut last_packets),
     ] {
         for percent in [50, 99] {
-            Figure {
-                name: &format!("{name}/p{percent}"),
-                unit: "ms",
-                value: percentile(samples, percent),
-                baseline: None,
-            }
-            .print()?;
+            let name = format!("{name}/p{percent}");
+            Figure::new(name, "ms", percentile(samples, percent)).print()?;
         }
     }
     Ok(())

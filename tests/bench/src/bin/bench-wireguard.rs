@@ -3,29 +3,26 @@
 #![forbid(unsafe_code)]
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use gate_bench::Figure;
+use anyhow::{Result, ensure};
+use gate_bench::{Figure, run};
 use ipnet::IpNet;
 use portcullis_agent::keys::PublicKey;
 use portcullis_agent::wireguard::{Kernel, PeerChange, PeerUpdate, WireGuard as _};
 
-const INTERFACE: &str = "pcbench";
-
 fn main() -> Result<()> {
     for (peers, name) in [(10_000_u32, "10k"), (100_000, "100k")] {
-        ip(&["link", "add", INTERFACE, "type", "wireguard"])?;
-        let measured = measure(peers, name);
-        ip(&["link", "del", INTERFACE])?;
-        measured?;
+        // They end with the virtual machine: the kernel takes minutes to delete one with so many peers.
+        let interface = format!("bench{name}");
+        run("ip", &["link", "add", &interface, "type", "wireguard"])?;
+        measure(&interface, peers, name)?;
     }
     Ok(())
 }
 
-fn measure(peers: u32, name: &str) -> Result<()> {
-    let wireguard = Kernel::new(INTERFACE);
+fn measure(interface: &str, peers: u32, name: &str) -> Result<()> {
+    let wireguard = Kernel::new(interface);
     let all = (0..peers).map(peer).collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
     wireguard.apply(&all)?;
@@ -59,17 +56,5 @@ fn peer(number: u32) -> Result<PeerChange> {
 }
 
 fn figure(name: &str, since: Instant) -> Result<()> {
-    Figure {
-        name,
-        unit: "s",
-        value: since.elapsed().as_secs_f64(),
-        baseline: None,
-    }
-    .print()
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("ip")?;
-    ensure!(status.success(), "ip {} failed", arguments.join(" "));
-    Ok(())
+    Figure::new(name, "s", since.elapsed().as_secs_f64()).print()
 }

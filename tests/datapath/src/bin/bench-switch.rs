@@ -1,11 +1,12 @@
-//! Measures the switch of a policy of 10 000 rules and 100 000 prefixes under a flood of packets:
-//! progress on standard error, one JSON document for each figure on standard output.
+//! Measures the switch of a policy of 10 000 rules and 100 000 prefixes under a flood of packets.
 
 use std::time::Duration;
 
-use datapath_tests::switch::{Arena, Flooded, Size};
+use datapath_tests::{
+    figure::{Figure, median},
+    switch::{Arena, Flooded, Size},
+};
 use gateway_common::abi::Direction::{FromPeer, ToPeer};
-use serde_json::{Value, json};
 
 /// Switches in each of the two arrangements of the flood.
 const SWITCHES: usize = 10;
@@ -32,33 +33,16 @@ fn main() -> anyhow::Result<()> {
     let idle = milliseconds(median(quiet));
     let longest = all.switches.iter().max().copied().unwrap_or_default();
     let bytes = arena.gate().datapath.policy_bytes()?;
-    print(
-        "switch/ms",
-        "ms",
-        milliseconds(median(all.switches)),
-        Some(idle),
-    );
-    print("switch/longest_ms", "ms", milliseconds(longest), None);
-    print("switch/misjudged", "packets", all.misjudged as f64, None);
-    print("switch/packets", "packets", all.packets as f64, None);
-    print("switch/policy_bytes", "bytes", bytes as f64, None);
-    Ok(())
-}
-
-/// The same without a flood is what it is compared with.
-fn print(name: &str, unit: &str, value: f64, baseline: Option<f64>) {
-    let baseline = baseline.map_or(Value::Null, Value::from);
-    println!(
-        "{}",
-        json!({"name": name, "unit": unit, "value": value, "baseline": baseline})
-    );
+    // The same without a flood is what it is compared with.
+    Figure::new("switch/ms", "ms", milliseconds(median(all.switches)))
+        .beside(idle)
+        .print()?;
+    Figure::new("switch/longest_ms", "ms", milliseconds(longest)).print()?;
+    Figure::new("switch/misjudged", "packets", all.misjudged as f64).print()?;
+    Figure::new("switch/packets", "packets", all.packets as f64).print()?;
+    Figure::new("switch/policy_bytes", "bytes", bytes as f64).print()
 }
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

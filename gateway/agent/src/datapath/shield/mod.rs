@@ -46,6 +46,7 @@ pub use state::State;
 static OBJECT: Object = Object {
     bytes: aya::include_bytes_aligned!(env!("PORTCULLIS_SHIELD_OBJECT")),
     specs: &SHIELD_SPECS,
+    globals: &[],
 };
 
 /// Between the learner's start and the settings' being written.
