@@ -57,6 +57,13 @@ static SERVICES: HashMap<ServiceKey, u8> =
 static FLOWS_V4: LruHashMap<FlowKeyV4, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
 #[map]
 static FLOWS_V6: LruHashMap<FlowKeyV6, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
+// Flows that need no session, apart from the others: a peer without one may open as many as it likes.
+#[map]
+static OPEN_FLOWS_V4: LruHashMap<FlowKeyV4, FlowState> =
+    LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
+#[map]
+static OPEN_FLOWS_V6: LruHashMap<FlowKeyV6, FlowState> =
+    LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> =
     LruHashMap::with_max_entries(FRAGMENTS_MOST, 0);
@@ -223,12 +230,18 @@ fn read_flow(value: *const FlowState) -> FlowState {
 
 #[inline(always)]
 pub(crate) fn shared_v4(key: &FlowKeyV4) -> Option<FlowState> {
-    FLOWS_V4.get_ptr(key).map(read_flow)
+    FLOWS_V4
+        .get_ptr(key)
+        .or_else(|| OPEN_FLOWS_V4.get_ptr(key))
+        .map(read_flow)
 }
 
 #[inline(always)]
 pub(crate) fn shared_v6(key: &FlowKeyV6) -> Option<FlowState> {
-    FLOWS_V6.get_ptr(key).map(read_flow)
+    FLOWS_V6
+        .get_ptr(key)
+        .or_else(|| OPEN_FLOWS_V6.get_ptr(key))
+        .map(read_flow)
 }
 
 #[inline(always)]
@@ -237,9 +250,13 @@ pub(crate) fn store_v4(key: &FlowKeyV4, state: &FlowState, flags: u32) -> bool {
         return false;
     };
     scratch.flow = *state;
-    FLOWS_V4
-        .insert(key, &scratch.flow, u64::from(flags))
-        .is_ok()
+    let flags = u64::from(flags);
+    // One that needed a session before stays where it is looked for first.
+    if state.flags & FlowState::NO_SESSION != 0 && FLOWS_V4.get_ptr(key).is_none() {
+        OPEN_FLOWS_V4.insert(key, &scratch.flow, flags).is_ok()
+    } else {
+        FLOWS_V4.insert(key, &scratch.flow, flags).is_ok()
+    }
 }
 
 #[inline(always)]
@@ -248,9 +265,13 @@ pub(crate) fn store_v6(key: &FlowKeyV6, state: &FlowState, flags: u32) -> bool {
         return false;
     };
     scratch.flow = *state;
-    FLOWS_V6
-        .insert(key, &scratch.flow, u64::from(flags))
-        .is_ok()
+    let flags = u64::from(flags);
+    // One that needed a session before stays where it is looked for first.
+    if state.flags & FlowState::NO_SESSION != 0 && FLOWS_V6.get_ptr(key).is_none() {
+        OPEN_FLOWS_V6.insert(key, &scratch.flow, flags).is_ok()
+    } else {
+        FLOWS_V6.insert(key, &scratch.flow, flags).is_ok()
+    }
 }
 
 /// How many flows have been stored, by all CPUs, in either table.

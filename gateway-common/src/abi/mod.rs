@@ -31,7 +31,7 @@ pub use service::ServiceKey;
 pub use settings::Settings;
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Which way a packet crosses the WireGuard interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +91,10 @@ pub mod names {
     pub const POLICY_CLASSES: &str = "POLICY_CLASSES";
     /// [`super::FlowState`] by [`super::FlowKeyV4`].
     pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// As FLOWS_V4, of flows that need no session.
+    pub const OPEN_FLOWS_V4: &str = "OPEN_FLOWS_V4";
+    /// As FLOWS_V6, likewise.
+    pub const OPEN_FLOWS_V6: &str = "OPEN_FLOWS_V6";
     /// [`super::FlowState`] by [`super::FlowKeyV6`].
     pub const FLOWS_V6: &str = "FLOWS_V6";
     /// [`super::FragmentState`] by [`super::FragmentKey`].

@@ -1,6 +1,6 @@
 //! How long a flow is remembered, and under what.
 
-use super::{Grant, session, without_session};
+use super::session::{Grant, blocks, without_session};
 use crate::{
     abi::{Direction, FlowState, PeerState},
     clock::SECOND,
@@ -32,7 +32,7 @@ pub(super) fn standing(
 ) -> Result<Reason, Reason> {
     if flags & FlowState::NO_SESSION != 0 {
         Ok(without_session(rule))
-    } else if let Some(reason) = session::blocks(peer, now) {
+    } else if let Some(reason) = blocks(peer, now) {
         Err(reason)
     } else if now >= fresh_until {
         Err(Reason::NotFresh)

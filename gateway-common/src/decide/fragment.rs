@@ -1,6 +1,6 @@
 //! Later fragments: they pass where the first of the same datagram has.
 
-use super::{Crossing, Decision, Ends, Look, Pending, Tables, What, ask};
+use super::{Crossing, Decision, Ends, Look, Pending, Tables, What, steps::ask};
 use crate::{
     abi::{Address, Check, Direction, FlowKey, FragmentKey, FragmentState, NO_RULE},
     clock::SECOND,

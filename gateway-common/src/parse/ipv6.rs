@@ -111,6 +111,10 @@ fn walk<B: Bytes>(bytes: &B, offset: u32, end: u32, next: u8) -> Result<Chain, R
                     chain.protocol = next;
                     return Ok(chain);
                 }
+                // They would put the transport header where a later fragment may begin.
+                if matches!(chain.fragment, Fragment::First) && is_extension(next) {
+                    return Err(Reason::ExtensionHeaders);
+                }
             }
             header => {
                 if header == HOP_BY_HOP && i != 0 {

@@ -41,17 +41,21 @@ pub fn admit(budget: Budget, state: u64, now: u64) -> Option<u64> {
     Some(start + budget.interval)
 }
 
+/// The upper half of an IPv4 source's key.
+const IPV4: u64 = 0xffff_ffff;
+
 /// What counts as one source: an IPv4 address, or an IPv6 /64, which is what one subscriber has. IPv4
 /// addresses are IPv4-mapped.
 #[inline(always)]
 pub fn source_key(is_v6: bool, address: AddressV6) -> u64 {
     let [first, second, _, fourth] = address.0;
-    if is_v6 {
-        (first as u64) << 32 | second as u64
-    } else {
-        // No IPv6 sender has a multicast address.
-        0xffff_ffff_0000_0000 | fourth as u64
+    if !is_v6 {
+        return IPV4 << 32 | fourth as u64;
     }
+    // No honest sender has a multicast address; who forges one is not to speak for an IPv4 source.
+    let first = first as u64;
+    let first = if first == IPV4 { 0 } else { first };
+    first << 32 | second as u64
 }
 
 #[cfg(test)]
@@ -87,6 +91,13 @@ mod tests {
     fn who_keeps_to_the_rate_is_never_refused() {
         let budget = Budget::new(20, 1);
         assert_eq!(admitted(budget, (0..1_000).map(|i| i * SECOND / 20)), 1_000);
+    }
+
+    #[test]
+    fn no_ipv6_source_speaks_for_an_ipv4_one() {
+        let v4 = AddressV6([0, 0, 0xffff_0000, 0xc000_0207]);
+        let forged = AddressV6([0xffff_ffff, 0xc000_0207, 0, 0]);
+        assert_ne!(source_key(true, forged), source_key(false, v4));
     }
 
     #[test]

@@ -154,10 +154,13 @@ fn receiving<T: Tables>(
     }
 }
 
-/// First the source's own budget, so that a flood of one source takes nothing of the others' part.
+/// First the source's own budget, so that a flood of one source takes nothing of the others' part. But
+/// sources can be forged: one that the gateway has answered before has the overall budget as well, or
+/// whoever sends in its name could keep it from renewing its session.
 #[inline(always)]
 fn initiation<T: Tables>(tables: &mut T, settings: &ShieldSettings, source: u64) -> ShieldReason {
     let now = tables.now();
+    let mut within = true;
     if settings.source
         != (Budget {
             interval: 0,
@@ -166,6 +169,7 @@ fn initiation<T: Tables>(tables: &mut T, settings: &ShieldSettings, source: u64)
     {
         match admit(settings.source, tables.source(source), now) {
             Some(state) => tables.set_source(source, state),
+            None if tables.is_known(source) => within = false,
             None => return ShieldReason::SourceBudget,
         }
     }
@@ -174,6 +178,7 @@ fn initiation<T: Tables>(tables: &mut T, settings: &ShieldSettings, source: u64)
             tables.set_overall(state);
             ShieldReason::Initiation
         }
+        None if !within => ShieldReason::SourceBudget,
         // Forged sources use the overall budget up; who has been here before need not suffer.
         None if tables.is_known(source) => ShieldReason::KnownSource,
         None => ShieldReason::OverallBudget,
@@ -419,6 +424,25 @@ mod tests {
             .known
             .push(source_key(false, AddressV6([0, 0, 0, 2_001])));
         assert_eq!(knock(&mut tables, 2_001), ShieldReason::KnownSource);
+    }
+
+    #[test]
+    fn who_forges_a_known_source_does_not_keep_it_out() {
+        let mut tables = memory();
+        tables
+            .known
+            .push(source_key(false, AddressV6([0, 0, 0, 1])));
+        let mut knock = || {
+            let message = Ok(Message::Initiation { sender: 1 });
+            let frame = frame(1, 7);
+            judge(&mut tables, &settings(), &Slice(&frame), &DATAGRAM, message)
+        };
+        // Its own budget is five. A flood still ends at the overall one.
+        let passed = (0..1_000)
+            .filter(|_| knock() == ShieldReason::Initiation)
+            .count();
+        assert_eq!(passed, 20);
+        assert_eq!(knock(), ShieldReason::SourceBudget);
     }
 
     #[test]

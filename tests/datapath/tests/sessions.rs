@@ -350,3 +350,24 @@ fn inv9_dropped_packets_are_told_a_few_at_a_time() {
     assert!((1..500).contains(&told), "{told} events for 1000 packets");
     assert_eq!(gate.counted(FromPeer, Reason::Locked).unwrap(), 1000);
 }
+
+#[test]
+fn inv3_flows_that_need_no_session_push_out_none_that_does() {
+    // Given a flow of a live peer, which has been quiet for a while.
+    let mut gate = Kernel::open().unwrap();
+    let ask = ip(V4.other, V4.server, number::UDP, &udp(1, 53, 8));
+    let answer = ip(V4.server, V4.other, number::UDP, &udp(53, 1, 8));
+    assert_eq!(gate.run(FromPeer, &ask), Reason::Session);
+    thread::sleep(Duration::from_millis(1100));
+    // When a locked one opens more flows to a service than any table has room for…
+    for port in 1_000..9_000 {
+        let knock = tcp(port, PORTAL_PORT, flag::SYN);
+        let opened = tcp(PORTAL_PORT, port, flag::SYN | flag::ACK);
+        let knock = ip(V4.peer, V4.portal, number::TCP, &knock);
+        let opened = ip(V4.portal, V4.peer, number::TCP, &opened);
+        assert_eq!(gate.action(FromPeer, &knock).unwrap(), PASS);
+        assert_eq!(gate.action(ToPeer, &opened).unwrap(), PASS);
+    }
+    // …then the quiet one's answer passes.
+    assert_eq!(gate.run(ToPeer, &answer), Reason::Session);
+}

@@ -4,12 +4,7 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{Ebpf, EbpfLoader};
 
-use super::{
-    error::DatapathError,
-    pins::{Pins, Spec},
-    sys,
-    types::Config,
-};
+use super::{error::DatapathError, pins::Pins, specs::Spec, sys, types::Config};
 
 /// An object that is part of this binary, and the maps of it that are pinned.
 #[derive(Clone, Copy)]

@@ -38,6 +38,7 @@ mod settings;
 mod shared;
 mod shield;
 mod slots;
+mod specs;
 mod sys;
 mod table;
 mod trial;
@@ -74,11 +75,12 @@ pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, Session
 use addresses::Addresses;
 use hooks::HOOKS;
 use load::Object;
-use pins::{Pins, SPECS};
+use pins::Pins;
 use policy::Sets;
 use session::States;
 use shared::Shared;
 use slots::Slots;
+use specs::SPECS;
 use table::Table;
 
 /// The compiled programs, part of this binary.

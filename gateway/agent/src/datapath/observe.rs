@@ -6,7 +6,7 @@ use gateway_common::{
     verdict::Reason,
 };
 
-use super::{Datapath, DatapathError, PublicKey, hooks::HOOKS, pins::SPECS};
+use super::{Datapath, DatapathError, PublicKey, hooks::HOOKS, specs::SPECS, sys};
 
 /// One peer and the interface as the kernel holds them, for an explanation.
 #[derive(Clone, Debug)]
@@ -196,6 +196,8 @@ impl Datapath {
             names::SERVICES,
             names::FLOWS_V4,
             names::FLOWS_V6,
+            names::OPEN_FLOWS_V4,
+            names::OPEN_FLOWS_V6,
             names::FRAGMENTS,
         ];
         let specs = SPECS.iter().filter(|spec| told.contains(&spec.name));
@@ -219,6 +221,8 @@ impl Datapath {
         Ok(FlowCounter([
             open(names::FLOWS_V4)?,
             open(names::FLOWS_V6)?,
+            open(names::OPEN_FLOWS_V4)?,
+            open(names::OPEN_FLOWS_V6)?,
             open(names::FRAGMENTS)?,
         ]))
     }
@@ -226,16 +230,16 @@ impl Datapath {
 
 /// The maps that the programs fill.
 #[derive(Debug)]
-pub struct FlowCounter([(&'static str, std::os::fd::OwnedFd); 3]);
+pub struct FlowCounter([(&'static str, std::os::fd::OwnedFd); 5]);
 
 impl FlowCounter {
     /// Elements of each, by name; expired ones that nothing has displaced yet are among them.
     pub fn count(&self) -> Vec<(&'static str, Option<u64>)> {
         use std::os::fd::AsFd as _;
         let count = |name, fd: &std::os::fd::OwnedFd| match name {
-            names::FLOWS_V4 => super::sys::count(fd.as_fd(), KEY_V4, VALUE_FLOW),
-            names::FLOWS_V6 => super::sys::count(fd.as_fd(), KEY_V6, VALUE_FLOW),
-            _ => super::sys::count(fd.as_fd(), KEY_FRAGMENT, VALUE_FRAGMENT),
+            names::FLOWS_V4 | names::OPEN_FLOWS_V4 => sys::count::<KEY_V4, VALUE_FLOW>(fd.as_fd()),
+            names::FLOWS_V6 | names::OPEN_FLOWS_V6 => sys::count::<KEY_V6, VALUE_FLOW>(fd.as_fd()),
+            _ => sys::count::<KEY_FRAGMENT, VALUE_FRAGMENT>(fd.as_fd()),
         };
         self.0
             .iter()

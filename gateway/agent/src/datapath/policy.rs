@@ -18,11 +18,7 @@ use gateway_common::{
     policy::{Family, PrefixEntry, Tables},
 };
 
-use super::{
-    Datapath, DatapathError, PublicKey, open_pin,
-    pins::{Pins, SPECS},
-    sys,
-};
+use super::{Datapath, DatapathError, PublicKey, open_pin, pins::Pins, specs::SPECS, sys};
 
 /// The outer maps, in the order in which [`inner_maps`] fills inner ones.
 const OUTER: [&str; 7] = [

@@ -239,14 +239,36 @@ pub(super) fn dump<K: Pod + Default, V: Pod + Default>(
     map: BorrowedFd<'_>,
     chunk: usize,
 ) -> io::Result<Vec<(K, V)>> {
-    let mut chunk = chunk.max(256);
     let mut all = Vec::new();
+    let blank = (K::default(), V::default());
+    each_batch(map, chunk, blank, |keys, values| {
+        all.extend(keys.iter().copied().zip(values.iter().copied()));
+    })?;
+    Ok(all)
+}
+
+/// Counts the elements of a map with keys and values of these sizes, by reading them all.
+pub(super) fn count<const KEY: usize, const VALUE: usize>(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut all = 0;
+    let blank = ([0_u8; KEY], [0_u8; VALUE]);
+    each_batch(map, 4096, blank, |keys, _| all += keys.len() as u64)?;
+    Ok(all)
+}
+
+/// Reads all elements, some at a time, into copies of `blank`.
+fn each_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    chunk: usize,
+    blank: (K, V),
+    mut each: impl FnMut(&[K], &[V]),
+) -> io::Result<()> {
+    let mut chunk = chunk.max(256);
     // The kernel's cursor is a key at most, or a bucket number.
     let mut cursor = [0_u64; 8];
     let mut started = false;
     loop {
-        let mut keys = vec![K::default(); chunk];
-        let mut values = vec![V::default(); chunk];
+        let mut keys = vec![blank.0; chunk];
+        let mut values = vec![blank.1; chunk];
         let mut next = [0_u64; 8];
         let mut attributes = Batch {
             in_batch: if started { address(&cursor) } else { 0 },
@@ -271,50 +293,9 @@ pub(super) fn dump<K: Pod + Default, V: Pod + Default>(
             },
         };
         let count = (attributes.count as usize).min(chunk);
-        all.extend(keys.into_iter().zip(values).take(count));
+        each(&keys[..count], &values[..count]);
         if end {
-            return Ok(all);
-        }
-        cursor = next;
-        started = true;
-    }
-}
-
-/// Counts the elements of a hash map with keys and values of these sizes, by reading them all.
-pub(super) fn count(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u64> {
-    let mut chunk: usize = 4096;
-    let mut all = 0;
-    let mut cursor = [0_u64; 8];
-    let mut started = false;
-    loop {
-        let mut keys = vec![0_u8; chunk * key];
-        let mut values = vec![0_u8; chunk * value.next_multiple_of(8)];
-        let mut next = [0_u64; 8];
-        let mut attributes = Batch {
-            in_batch: if started { address(&cursor) } else { 0 },
-            out_batch: address_mut(&mut next),
-            keys: address_mut(keys.as_mut_slice()),
-            values: address_mut(values.as_mut_slice()),
-            count: u32::try_from(chunk).unwrap_or(u32::MAX),
-            map: raw(map),
-            ..Batch::default()
-        };
-        let end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
-            Ok(_) => false,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT) => true,
-                // A bucket holds more than fits into the rest: ask again with more room.
-                Some(libc::ENOSPC) => {
-                    chunk *= 2;
-                    continue;
-                }
-                Some(libc::EINTR) => continue,
-                _ => return Err(error),
-            },
-        };
-        all += u64::from(attributes.count);
-        if end {
-            return Ok(all);
+            return Ok(());
         }
         cursor = next;
         started = true;
