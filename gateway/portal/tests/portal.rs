@@ -53,6 +53,7 @@ impl Fixture {
         };
         let location = AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         admin
             .add_location(tonic::Request::new(location))

@@ -319,6 +319,21 @@ pub(crate) async fn delete_of_user(
     Ok(())
 }
 
+/// Logins in progress at a location.
+pub(crate) async fn delete_of_location(
+    sql: &mut AnyConnection,
+    location_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM login_attempts
+         WHERE device_id IN (SELECT id FROM devices WHERE location_id = $1)",
+    )
+    .bind(location_id)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
 pub(crate) async fn delete_expired(sql: &mut AnyConnection, now_ms: i64) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM login_attempts WHERE expires_ms <= $1")
         .bind(now_ms)

@@ -109,6 +109,7 @@ impl World {
         };
         let request = v1::AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         Ok(self
             .control

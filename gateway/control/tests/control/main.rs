@@ -7,6 +7,7 @@ mod fixture;
 mod gateway;
 mod limits;
 mod login;
+mod mfa;
 mod policy;
 mod postgres;
 mod secrets;

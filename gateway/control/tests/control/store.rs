@@ -118,6 +118,7 @@ async fn an_mtu_that_gateways_refuse_is_refused(engine: Engine) {
         };
         let request = v1::AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         world
             .control
@@ -322,6 +323,7 @@ async fn two_processes_on_one_store_converge(engine: Engine) {
         tokio::spawn(async move {
             let request = v1::AddLocationRequest {
                 location: Some(location),
+                ..Default::default()
             };
             admin.add_location(Request::new(request)).await.unwrap();
         })

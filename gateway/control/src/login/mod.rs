@@ -318,8 +318,8 @@ impl Logins {
             device: &attempt.device,
             location_id: &attempt.location_id,
             level: Level::Mfa,
-            lifetime_ms: location.session_lifetime_ms,
-            idle_timeout_ms: location.idle_timeout_ms,
+            lifetime_ms: location.mfa.session_lifetime_ms,
+            idle_timeout_ms: location.mfa.idle_timeout_ms,
             actor: &actor,
         };
         let session = grant(&mut write, grant_of).await?;
