@@ -12,7 +12,9 @@ use axum::{Extension, Router};
 use portcullis_control::{Clock, Control, ControlConfig};
 use portcullis_portal::{DeviceAddr, app};
 use portcullis_proto::v1::admin_server::Admin as _;
-use portcullis_proto::v1::{AddDeviceRequest, AddLocationRequest, AddUserRequest, Location};
+use portcullis_proto::v1::{
+    AddDeviceRequest, AddLocationRequest, AddUserRequest, FactorNames, Location, SetLocationRequest,
+};
 use tempfile::TempDir;
 use totp_rs::Totp;
 use tower::ServiceExt as _;
@@ -90,6 +92,18 @@ impl Fixture {
             totp: Totp::from_url(&user.totp_uri).unwrap(),
             _state: state,
         }
+    }
+
+    async fn set_factors(&self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let request = SetLocationRequest {
+            name: "office".to_owned(),
+            factors: Some(FactorNames { names }),
+            ..SetLocationRequest::default()
+        };
+        let admin = self.control.admin();
+        let set = admin.set_location(tonic::Request::new(request));
+        set.await.unwrap();
     }
 
     /// The portal as seen from an address.
@@ -226,6 +240,30 @@ async fn a_login_through_the_pages() {
     let response = fixture.send(post_form("/logout", Some(ORIGIN), "")).await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     assert!(text(fixture.send(get("/")).await).await.contains("Sign in"));
+}
+
+#[tokio::test]
+async fn the_first_step_says_what_would_do_next() {
+    let fixture = Fixture::new().await;
+    let body = format!(r#"{{"username":"ada","password":"{PASSWORD}"}}"#);
+    let answer = json(fixture.send(post_json("/api/v1/login", &body)).await).await;
+    assert_eq!(
+        (&answer["next"], &answer["expires_in_s"]),
+        (&"totp".into(), &300.into())
+    );
+    let all = ["totp", "recovery-code", "passkey"];
+    assert_eq!(answer["factors"], serde_json::json!(all));
+    // The password is proven already: a second one is refused like a wrong one.
+    let attempt = answer["attempt"].as_str().unwrap();
+    let again = format!(r#"{{"password":"{PASSWORD}"}}"#);
+    let again = post_json(&format!("/api/v1/login/{attempt}/password"), &again);
+    let again = fixture.send(again).await;
+    assert_eq!(again.status(), StatusCode::UNAUTHORIZED);
+
+    fixture.set_factors(&["passkey", "password"]).await;
+    let answer = json(fixture.send(post_json("/api/v1/login", &body)).await).await;
+    assert_eq!(answer["next"], "passkey");
+    assert_eq!(answer["factors"], serde_json::json!(["passkey"]));
 }
 
 #[tokio::test]

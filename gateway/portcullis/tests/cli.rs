@@ -487,7 +487,9 @@ fn what_is_seen_of_devices() {
     assert_eq!(set["factors"], serde_json::json!(all));
 
     // What gets stricter waits for the gateway, which is gone: committed, and pending.
-    let preset = ["location", "set", "office", "--preset", "aal2", "--wait", "0s"];
+    let preset = [
+        "location", "set", "office", "--preset", "aal2", "--wait", "0s",
+    ];
     let preset = service.run(&[&["--output", "json"], &preset[..]].concat(), "");
     assert_eq!(preset.code, 3, "{}", preset.stderr);
     let preset: serde_json::Value = serde_json::from_str(&preset.stdout).unwrap();
@@ -499,7 +501,11 @@ fn what_is_seen_of_devices() {
     assert_eq!(preset["revocation"]["shortened"], 1);
     let nobody = service.run(&["location", "set", "office", "--factors", "totp"], "");
     assert_eq!(nobody.code, 1);
-    assert!(nobody.stderr.contains("nobody could log in"), "{}", nobody.stderr);
+    assert!(
+        nobody.stderr.contains("nobody could log in"),
+        "{}",
+        nobody.stderr
+    );
 
     let unknown = service.run(&["trace", "--peer", "phone"], "");
     assert_eq!(unknown.code, 1);

@@ -14,7 +14,7 @@ use crate::error::OperationError;
 use crate::secrets::{Field, Secret};
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
-use crate::store::{attempts, devices, sessions, users};
+use crate::store::{attempts, devices, limits, sessions, users};
 use crate::totp::{Authenticator, SECRET_BYTES};
 
 /// Where a user's TOTP seed is sealed.
@@ -186,7 +186,7 @@ impl Core {
             let locations = locations_of_user(&mut write, &user.id).await?;
             (end_all(&mut write, &user.id).await?, locations)
         } else {
-            attempts::forgive(write.sql(), &user.id).await?;
+            limits::forgive(write.sql(), &user.id).await?;
             (Vec::new(), Vec::new())
         };
         let action = if disabled {
@@ -211,7 +211,7 @@ impl Core {
     pub(crate) async fn unlock_user(&self, name: &str) -> Result<()> {
         let mut write = self.store.record(self.now_ms()).await?;
         let user = found("user", name, users::find(write.sql(), name)).await?;
-        attempts::forgive(write.sql(), &user.id).await?;
+        limits::forgive(write.sql(), &user.id).await?;
         write
             .audit(by_admin("user.unlock", &user.name, json!({})))
             .await?;
@@ -252,7 +252,7 @@ impl Core {
             (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
         }
         let locations = locations_of_user(&mut write, &user.id).await?;
-        attempts::forgive(write.sql(), &user.id).await?;
+        limits::forgive(write.sql(), &user.id).await?;
         let sessions = end_all(&mut write, &user.id).await?;
         let what = json!({ "password": password.is_some(), "totp": request.totp });
         let detail = super::ended_with(&sessions, what);

@@ -11,6 +11,7 @@ pub(crate) mod changes;
 pub(crate) mod devices;
 mod error;
 pub(crate) mod gateways;
+pub(crate) mod limits;
 pub(crate) mod locations;
 mod maintenance;
 mod open;
