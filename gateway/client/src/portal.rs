@@ -173,6 +173,16 @@ impl PortalClient {
         answer(self.agent.post(&url).send_json(Totp { code })?)
     }
 
+    /// A recovery code in place of the second factor's. Case, spaces and dashes do not matter.
+    pub fn recovery(&self, attempt: &Attempt, code: &str) -> Result<Session, PortalError> {
+        #[derive(Serialize)]
+        struct Recovery<'a> {
+            code: &'a str,
+        }
+        let url = format!("{}/login/{}/recovery", self.base, attempt.id);
+        answer(self.agent.post(&url).send_json(Recovery { code })?)
+    }
+
     /// This device's session, if it has one.
     pub fn session(&self) -> Result<Option<Session>, PortalError> {
         let response = self.agent.get(&format!("{}/session", self.base)).call()?;

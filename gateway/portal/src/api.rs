@@ -17,6 +17,7 @@ pub(crate) fn routes() -> Router<Logins> {
         .route("/login", post(login))
         .route("/login/{attempt}/password", post(password))
         .route("/login/{attempt}/totp", post(totp))
+        .route("/login/{attempt}/recovery", post(recovery))
         .route("/session", get(session).delete(end))
 }
 
@@ -116,6 +117,18 @@ async fn totp(
     let Json(totp) = body?;
     let attempt = LoginId::from(attempt);
     Ok(Json(logins.totp(from, &attempt, &totp.code).await?.into()))
+}
+
+async fn recovery(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    body: Result<Json<Code>, JsonRejection>,
+) -> Result<Json<Step>, ApiError> {
+    let Json(recovery) = body?;
+    let attempt = LoginId::from(attempt);
+    let step = logins.recovery(from, &attempt, &recovery.code).await?;
+    Ok(Json(step.into()))
 }
 
 async fn session(

@@ -26,6 +26,7 @@ pub(crate) fn routes() -> Router<Logins> {
         .route("/", get(home))
         .route("/login", post(login))
         .route("/login/{attempt}/totp", post(totp))
+        .route("/login/{attempt}/recovery", post(recovery))
         .route("/logout", post(logout))
         .route("/style.css", get(style))
 }
@@ -106,13 +107,7 @@ async fn login(
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            &SignIn {
-                error: "the form is incomplete",
-                username: "",
-            },
-        );
+        return incomplete();
     };
     match logins
         .begin(from, &form.username, Secret::from(form.password))
@@ -148,16 +143,32 @@ async fn totp(
 ) -> Response {
     let id = LoginId::from(attempt);
     let Ok(Form(form)) = form else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            &SignIn {
-                error: "the form is incomplete",
-                username: "",
-            },
-        );
+        return incomplete();
     };
     let step = logins.totp(from, &id, form.code.trim()).await;
     after(step, &logins, from, &id).await
+}
+
+async fn recovery(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    form: Result<Form<CodeForm>, FormRejection>,
+) -> Response {
+    let id = LoginId::from(attempt);
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let step = logins.recovery(from, &id, &form.code).await;
+    after(step, &logins, from, &id).await
+}
+
+fn incomplete() -> Response {
+    let sign_in = SignIn {
+        error: "the form is incomplete",
+        username: "",
+    };
+    page(StatusCode::BAD_REQUEST, &sign_in)
 }
 
 /// The page for the next step of a login, or for its session.

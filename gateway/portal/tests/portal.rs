@@ -13,7 +13,8 @@ use portcullis_control::{Clock, Control, ControlConfig};
 use portcullis_portal::{DeviceAddr, app};
 use portcullis_proto::v1::admin_server::Admin as _;
 use portcullis_proto::v1::{
-    AddDeviceRequest, AddLocationRequest, AddUserRequest, FactorNames, Location, SetLocationRequest,
+    AddDeviceRequest, AddLocationRequest, AddUserRequest, FactorNames, Location, NameRequest,
+    SetLocationRequest,
 };
 use tempfile::TempDir;
 use totp_rs::Totp;
@@ -92,6 +93,15 @@ impl Fixture {
             totp: Totp::from_url(&user.totp_uri).unwrap(),
             _state: state,
         }
+    }
+
+    async fn recovery_codes(&self) -> Vec<String> {
+        let request = NameRequest {
+            name: "ada".to_owned(),
+        };
+        let admin = self.control.admin();
+        let made = admin.new_recovery_codes(tonic::Request::new(request));
+        made.await.unwrap().into_inner().codes
     }
 
     async fn set_factors(&self, names: &[&str]) {
@@ -264,6 +274,49 @@ async fn the_first_step_says_what_would_do_next() {
     let answer = json(fixture.send(post_json("/api/v1/login", &body)).await).await;
     assert_eq!(answer["next"], "passkey");
     assert_eq!(answer["factors"], serde_json::json!(["passkey"]));
+}
+
+#[tokio::test]
+async fn a_recovery_code_stands_in_for_the_authenticator() {
+    let fixture = Fixture::new().await;
+    let codes = fixture.recovery_codes().await;
+    let attempt = fixture.begin().await;
+    let send = async |code: &str| {
+        let body = format!(r#"{{"code":"{code}"}}"#);
+        let path = format!("/api/v1/login/{attempt}/recovery");
+        fixture.send(post_json(&path, &body)).await
+    };
+    let wrong = send("AAAA-AAAA-AAAA-AAAA-AAAA-AAAA").await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
+    let right = send(&codes[0]).await;
+    assert_eq!(right.status(), StatusCode::OK);
+    assert_eq!(json(right).await["level"], "mfa");
+
+    // The same through the pages, where it is offered only where it is allowed.
+    let form = "username=ada&password=correct+horse+battery";
+    let page = text(fixture.send(post_form("/login", Some(ORIGIN), form)).await).await;
+    let action = page
+        .split("action=\"")
+        .find(|part| part.contains("/recovery\""))
+        .unwrap();
+    let action = action.split('"').next().unwrap();
+    let spent = format!("code={}", codes[0]);
+    let spent = fixture.send(post_form(action, Some(ORIGIN), &spent)).await;
+    assert_eq!(spent.status(), StatusCode::UNAUTHORIZED);
+    let again = text(spent).await;
+    assert!(
+        again.contains("role=\"alert\"") && again.contains(action),
+        "{again}"
+    );
+    let good = format!("code={}", codes[1].to_lowercase().replace('-', "+"));
+    let done = fixture.send(post_form(action, Some(ORIGIN), &good)).await;
+    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    fixture.set_factors(&["password", "totp"]).await;
+    let page = text(fixture.send(post_form("/login", Some(ORIGIN), form)).await).await;
+    assert!(
+        page.contains("/totp\"") && !page.contains("/recovery\""),
+        "{page}"
+    );
 }
 
 #[tokio::test]

@@ -476,6 +476,17 @@ fn what_is_seen_of_devices() {
     assert_eq!(unsolicited["reason"], "unsolicited");
     assert_eq!(service.run(&["explain", "phone", "10.9.0.2"], "").code, 1);
 
+    let made = service.json(&["user", "recovery-codes", "ada"]);
+    assert_eq!(made["codes"].as_array().unwrap().len(), 10);
+    assert_eq!(service.json(&["user", "show", "ada"])["recovery_codes"], 10);
+    let again = service.run(&["user", "recovery-codes", "ada"], "");
+    assert!(
+        again.stdout.contains("10 earlier codes are void"),
+        "{}",
+        again.stdout
+    );
+    assert!(!service.log_and_database_contain(made["codes"][0].as_str().unwrap()));
+
     assert_eq!(
         service.json(&["location", "show", "office"])["answer_drops"],
         true

@@ -4,6 +4,7 @@
 use portcullis_proto::v1::Level;
 
 use crate::domain::{Factor, FactorSet, MfaPolicy};
+use crate::secrets::TokenHash;
 
 /// A factor that was verified. Whoever makes one has done the verification: nothing outside of
 /// this crate can.
@@ -13,6 +14,8 @@ pub(crate) enum Proof {
     Password { stored: String },
     /// The code was that of this time step, which is spent with it.
     Totp { step: i64 },
+    /// The code with this hash, which is spent with it. Whether it is one of the user's shows then.
+    RecoveryCode { hash: TokenHash },
     /// A passkey signed the challenge, with or without verifying its user.
     #[cfg_attr(
         not(test),
@@ -49,6 +52,7 @@ impl Proof {
         match self {
             Self::Password { .. } => Factor::Password,
             Self::Totp { .. } => Factor::Totp,
+            Self::RecoveryCode { .. } => Factor::RecoveryCode,
             Self::Passkey { .. } => Factor::Passkey,
         }
     }
@@ -103,7 +107,7 @@ pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<P
             knowledge: true,
             ..proven
         },
-        Proof::Totp { .. } => Proven {
+        Proof::Totp { .. } | Proof::RecoveryCode { .. } => Proven {
             possession: true,
             ..proven
         },

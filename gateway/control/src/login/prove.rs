@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::machine::{Next, Proof, Proven, add, next};
 use super::{LoginError, LoginId, LoginStep, Logins, canonical, view};
 use crate::domain::{FactorSet, MfaPolicy};
 use crate::error::OperationError;
 use crate::ops::sessions::{Grant, grant};
 use crate::ops::users::totp_field;
-use crate::secrets::{Secret, TokenHash};
+use crate::secrets::{RecoveryCode, Secret, TokenHash};
 use crate::store::attempts::{self, Attempt};
 use crate::store::limits::{self, Counted};
 use crate::store::sessions::SessionRow;
-use crate::store::{Write, locations, sessions, to_u64};
+use crate::store::{Entry, Write, locations, recovery, sessions, to_u64};
 use crate::totp::Authenticator;
 
 /// How long a login waits for its gateways, so that packets pass once it returns.
@@ -54,6 +56,20 @@ impl Logins {
         match authenticator.step_of(code, core.now_ms()) {
             Some(step) => self.prove(&open, Proof::Totp { step }).await,
             None => self.refuse_factor(&open, "totp").await,
+        }
+    }
+
+    /// A recovery code, in place of the authenticator's.
+    pub async fn recovery(
+        &self,
+        from: IpAddr,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<LoginStep, LoginError> {
+        let open = self.open(from, login).await?;
+        match RecoveryCode::hash_of(code) {
+            Some(hash) => self.prove(&open, Proof::RecoveryCode { hash }).await,
+            None => self.refuse_factor(&open, "recovery-code").await,
         }
     }
 
@@ -207,6 +223,7 @@ impl Logins {
             Proof::Totp { step } => {
                 attempts::spend_step(write.sql(), &attempt.user_id, *step).await?
             }
+            Proof::RecoveryCode { hash } => spend_code(write, attempt, hash).await?,
             // The challenge was for this login, and the login is spent.
             Proof::Passkey { .. } => true,
         })
@@ -278,6 +295,29 @@ impl Logins {
         );
         Ok(())
     }
+}
+
+/// Spends a recovery code, and leaves a record of it. False when the user has no such code.
+async fn spend_code(
+    write: &mut Write<'_>,
+    attempt: &Attempt,
+    hash: &TokenHash,
+) -> Result<bool, LoginError> {
+    if !recovery::spend(write.sql(), &attempt.user_id, hash).await? {
+        return Ok(false);
+    }
+    let left = recovery::left(write.sql(), &attempt.user_id).await?;
+    let actor = format!("user:{}", attempt.user);
+    let subject = format!("device:{}", attempt.device);
+    write
+        .audit(Entry {
+            actor: &actor,
+            action: "user.recovery-code",
+            subject: &subject,
+            detail: json!({ "left": left }),
+        })
+        .await?;
+    Ok(true)
 }
 
 fn left(expires_ms: i64, now_ms: i64) -> Duration {

@@ -16,6 +16,7 @@ pub(crate) mod locations;
 mod maintenance;
 mod open;
 pub(crate) mod policies;
+pub(crate) mod recovery;
 pub(crate) mod sessions;
 mod transaction;
 pub(crate) mod users;

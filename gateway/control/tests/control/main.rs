@@ -11,6 +11,7 @@ mod login;
 mod mfa;
 mod policy;
 mod postgres;
+mod recovery;
 mod secrets;
 mod seeing;
 mod store;
