@@ -37,7 +37,8 @@ impl Core {
             .iter()
             .map(|group| Name::parse("group", group));
         let groups = groups.collect::<std::result::Result<Vec<_>, _>>()?;
-        let password = self.passwords.hash(&Secret::from(request.password)).await?;
+        let password = Secret::from(request.password);
+        let password = self.passwords.hash(&password, name.as_str()).await?;
         let id = new_id();
         let secret = Authenticator::generate()?;
         let user = UserRow {
@@ -233,7 +234,11 @@ impl Core {
         }
         let password = match request.password {
             password if password.is_empty() => None,
-            password => Some(self.passwords.hash(&Secret::from(password)).await?),
+            password => {
+                let user = self.get_user(&request.name).await?.name;
+                let password = Secret::from(password);
+                Some(self.passwords.hash(&password, &user).await?)
+            }
         };
         let mut write = self.store.change(self.now_ms()).await?;
         let user = found(
