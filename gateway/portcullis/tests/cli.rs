@@ -511,7 +511,7 @@ fn what_is_seen_of_devices() {
     assert_eq!(preset["revocation"]["done"], false);
     assert_eq!(preset["revocation"]["shortened"], 1);
     let nobody = service.run(&["location", "set", "office", "--factors", "totp"], "");
-    assert_eq!(nobody.code, 1);
+    assert_eq!(nobody.code, 2);
     assert!(
         nobody.stderr.contains("nobody could log in"),
         "{}",

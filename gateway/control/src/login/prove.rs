@@ -31,7 +31,7 @@ pub(crate) struct Open {
 
 /// What a proof led to.
 enum Advance {
-    Granted(SessionRow, u64),
+    Granted(Box<SessionRow>, u64),
     Wants { factors: FactorSet, expires_ms: i64 },
 }
 
@@ -140,7 +140,7 @@ impl Logins {
         match self.advance(open, &proof).await? {
             Some(Advance::Granted(session, revision)) => {
                 self.until_acknowledged(&session, revision).await?;
-                Ok(LoginStep::Done(view(session)))
+                Ok(LoginStep::Done(view(*session)))
             }
             Some(Advance::Wants {
                 factors,
@@ -195,7 +195,7 @@ impl Logins {
                     return Ok(None);
                 };
                 let revision = write.commit().await?;
-                Ok(Some(Advance::Granted(session, revision)))
+                Ok(Some(Advance::Granted(Box::new(session), revision)))
             }
             Next::Wants(factors) => {
                 self.keep(&mut write, open, proven).await?;
