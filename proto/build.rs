@@ -1,11 +1,12 @@
 /// Messages that carry secrets: their `Debug` is written by hand, in src/redacted.rs.
-const SECRET: [&str; 8] = [
+const SECRET: [&str; 9] = [
     "AddDeviceResponse",
     "AddGatewayResponse",
     "AddUserRequest",
     "AddUserResponse",
     "EnrollRequest",
     "Peer",
+    "RecoveryCodes",
     "ResetUserRequest",
     "ResetUserResponse",
 ];

@@ -35,6 +35,7 @@ redact!(EnrollRequest { csr_der } hides { token });
 redact!(Peer {
     public_key, allowed_ips, persistent_keepalive_s, session, policy
 } hides { preshared_key });
+redact!(RecoveryCodes { voided } hides { codes });
 redact!(ResetUserRequest { name, totp } hides { password });
 redact!(ResetUserResponse { revocation } hides { totp_uri, totp_secret });
 

@@ -61,14 +61,29 @@ impl PortalError {
     }
 }
 
-/// A login whose password was right and whose code is still missing.
+/// A login that wants one more factor.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attempt {
     #[serde(rename = "attempt")]
     id: String,
-    /// How long the portal waits for the code, in seconds.
+    /// How long the portal waits for it, in seconds.
     #[serde(rename = "expires_in_s")]
     pub expires_in_s: u64,
+    /// The factors of which any one would do: `totp`, `recovery-code`, `passkey`, `password`.
+    #[serde(default = "totp_alone")]
+    pub factors: Vec<String>,
+}
+
+/// What portals want that do not say it.
+fn totp_alone() -> Vec<String> {
+    vec!["totp".to_owned()]
+}
+
+impl Attempt {
+    /// Whether this factor would do.
+    pub fn wants(&self, factor: &str) -> bool {
+        self.factors.iter().any(|wanted| wanted == factor)
+    }
 }
 
 /// A live session, as the portal shows it.
@@ -156,6 +171,16 @@ impl PortalClient {
         }
         let url = format!("{}/login/{}/totp", self.base, attempt.id);
         answer(self.agent.post(&url).send_json(Totp { code })?)
+    }
+
+    /// A recovery code in place of the second factor's. Case, spaces and dashes do not matter.
+    pub fn recovery(&self, attempt: &Attempt, code: &str) -> Result<Session, PortalError> {
+        #[derive(Serialize)]
+        struct Recovery<'a> {
+            code: &'a str,
+        }
+        let url = format!("{}/login/{}/recovery", self.base, attempt.id);
+        answer(self.agent.post(&url).send_json(Recovery { code })?)
     }
 
     /// This device's session, if it has one.

@@ -97,7 +97,12 @@ impl From<OperationError> for tonic::Status {
             OperationError::NotFound { .. } => Self::not_found(message),
             OperationError::Exists { .. } => Self::already_exists(message),
             OperationError::Invalid(_)
-            | OperationError::Password(PasswordError::Short | PasswordError::Long)
+            | OperationError::Password(
+                PasswordError::Short
+                | PasswordError::Long
+                | PasswordError::Common
+                | PasswordError::Name,
+            )
             | OperationError::Ca(CaError::Request(_)) => Self::invalid_argument(message),
             OperationError::Precondition(_) => Self::failed_precondition(message),
             OperationError::PoolExhausted(_) | OperationError::Store(StoreError::Full) => {

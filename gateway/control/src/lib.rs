@@ -36,7 +36,7 @@ pub use admin::AdminService;
 pub use ca::CaError;
 pub use clock::Clock;
 pub use config::ControlConfig;
-pub use domain::Invalid;
+pub use domain::{Factor, FactorSet, Invalid};
 pub use error::{ControlError, OperationError};
 pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView};
 pub use password::PasswordError;

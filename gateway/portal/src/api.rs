@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use portcullis_control::{LoginError, LoginId, LoginStep, Logins, Secret};
+use portcullis_control::{Factor, FactorSet, LoginError, LoginId, LoginStep, Logins, Secret};
 use serde::{Deserialize, Serialize};
 
 use crate::guard::DeviceAddr;
@@ -15,7 +15,9 @@ use crate::view::SessionJson;
 pub(crate) fn routes() -> Router<Logins> {
     Router::new()
         .route("/login", post(login))
+        .route("/login/{attempt}/password", post(password))
         .route("/login/{attempt}/totp", post(totp))
+        .route("/login/{attempt}/recovery", post(recovery))
         .route("/session", get(session).delete(end))
 }
 
@@ -29,32 +31,80 @@ struct Login {
 #[derive(Serialize)]
 struct NextStep {
     attempt: String,
+    /// One of `factors`: `totp` wherever that would do.
     next: &'static str,
     expires_in_s: u64,
+    /// All that would do.
+    factors: Vec<String>,
+}
+
+/// What a step of a login is answered.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Step {
+    Next(NextStep),
+    Session(SessionJson),
+}
+
+impl From<LoginStep> for Step {
+    fn from(step: LoginStep) -> Self {
+        match step {
+            LoginStep::Wants {
+                attempt,
+                factors,
+                expires_in,
+            } => Self::Next(NextStep {
+                attempt: attempt.as_str().to_owned(),
+                next: first(factors),
+                expires_in_s: expires_in.as_secs(),
+                factors: factors.names(),
+            }),
+            LoginStep::Done(session) => Self::Session(session.into()),
+        }
+    }
+}
+
+/// What programs that know of one factor alone are told.
+fn first(factors: FactorSet) -> &'static str {
+    if factors.contains(Factor::Totp) {
+        return Factor::Totp.as_str();
+    }
+    factors.iter().next().map_or("", Factor::as_str)
 }
 
 async fn login(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     body: Result<Json<Login>, JsonRejection>,
-) -> Result<Json<NextStep>, ApiError> {
+) -> Result<Json<Step>, ApiError> {
     let Json(login) = body?;
-    let LoginStep::Totp {
-        attempt,
-        expires_in,
-    } = logins
-        .begin(from, &login.username, Secret::from(login.password))
-        .await?;
-    Ok(Json(NextStep {
-        attempt: attempt.as_str().to_owned(),
-        next: "totp",
-        expires_in_s: expires_in.as_secs(),
-    }))
+    let password = Secret::from(login.password);
+    let step = logins.begin(from, &login.username, password).await?;
+    Ok(Json(step.into()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Totp {
+struct Password {
+    password: String,
+}
+
+async fn password(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    body: Result<Json<Password>, JsonRejection>,
+) -> Result<Json<Step>, ApiError> {
+    let Json(password) = body?;
+    let attempt = LoginId::from(attempt);
+    let password = Secret::from(password.password);
+    let step = logins.password(from, &attempt, password).await?;
+    Ok(Json(step.into()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Code {
     code: String,
 }
 
@@ -62,11 +112,23 @@ async fn totp(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(attempt): Path<String>,
-    body: Result<Json<Totp>, JsonRejection>,
-) -> Result<Json<SessionJson>, ApiError> {
+    body: Result<Json<Code>, JsonRejection>,
+) -> Result<Json<Step>, ApiError> {
     let Json(totp) = body?;
     let attempt = LoginId::from(attempt);
     Ok(Json(logins.totp(from, &attempt, &totp.code).await?.into()))
+}
+
+async fn recovery(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    body: Result<Json<Code>, JsonRejection>,
+) -> Result<Json<Step>, ApiError> {
+    let Json(recovery) = body?;
+    let attempt = LoginId::from(attempt);
+    let step = logins.recovery(from, &attempt, &recovery.code).await?;
+    Ok(Json(step.into()))
 }
 
 async fn session(

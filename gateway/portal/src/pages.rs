@@ -1,5 +1,7 @@
 //! The same for a person with a browser: three small pages that need no script.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Path, State};
@@ -8,7 +10,9 @@ use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use jiff::Timestamp;
-use portcullis_control::{LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView};
+use portcullis_control::{
+    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView,
+};
 use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
@@ -22,6 +26,7 @@ pub(crate) fn routes() -> Router<Logins> {
         .route("/", get(home))
         .route("/login", post(login))
         .route("/login/{attempt}/totp", post(totp))
+        .route("/login/{attempt}/recovery", post(recovery))
         .route("/logout", post(logout))
         .route("/style.css", get(style))
 }
@@ -39,6 +44,8 @@ struct Code<'a> {
     error: &'a str,
     attempt: &'a str,
     expires_in: String,
+    totp: bool,
+    recovery: bool,
 }
 
 #[derive(Template)]
@@ -100,29 +107,13 @@ async fn login(
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            &SignIn {
-                error: "the form is incomplete",
-                username: "",
-            },
-        );
+        return incomplete();
     };
     match logins
         .begin(from, &form.username, Secret::from(form.password))
         .await
     {
-        Ok(LoginStep::Totp {
-            attempt,
-            expires_in,
-        }) => page(
-            StatusCode::OK,
-            &Code {
-                error: "",
-                attempt: attempt.as_str(),
-                expires_in: wait(expires_in.as_secs()),
-            },
-        ),
+        Ok(step) => next(step),
         Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
             let told = Told::from(error);
             let mut response = page(
@@ -140,7 +131,7 @@ async fn login(
 }
 
 #[derive(Deserialize)]
-struct TotpForm {
+struct CodeForm {
     code: String,
 }
 
@@ -148,40 +139,90 @@ async fn totp(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(attempt): Path<String>,
-    form: Result<Form<TotpForm>, FormRejection>,
+    form: Result<Form<CodeForm>, FormRejection>,
 ) -> Response {
-    let id = LoginId::from(attempt.clone());
+    let id = LoginId::from(attempt);
     let Ok(Form(form)) = form else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            &SignIn {
-                error: "the form is incomplete",
-                username: "",
-            },
-        );
+        return incomplete();
     };
-    match logins.totp(from, &id, form.code.trim()).await {
+    let step = logins.totp(from, &id, form.code.trim()).await;
+    after(step, &logins, from, &id).await
+}
+
+async fn recovery(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+    form: Result<Form<CodeForm>, FormRejection>,
+) -> Response {
+    let id = LoginId::from(attempt);
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let step = logins.recovery(from, &id, &form.code).await;
+    after(step, &logins, from, &id).await
+}
+
+fn incomplete() -> Response {
+    let sign_in = SignIn {
+        error: "the form is incomplete",
+        username: "",
+    };
+    page(StatusCode::BAD_REQUEST, &sign_in)
+}
+
+/// The page for the next step of a login, or for its session.
+fn next(step: LoginStep) -> Response {
+    match step {
         // The session page says what is so, pending gateways included.
-        Ok(_) | Err(LoginError::GatewayPending) => Redirect::to("/").into_response(),
-        Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
-            let told = Told::from(error);
-            let text = "the code is wrong, was used already, or is too old";
-            let error = if told.retry_after_s.is_some() {
-                told.text.as_str()
-            } else {
-                text
-            };
-            let code = Code {
-                error,
-                attempt: &attempt,
-                expires_in: "a few minutes".to_owned(),
-            };
-            let mut response = page(told.status, &code);
-            add_retry_after(&mut response, told.retry_after_s);
-            response
-        }
-        Err(error) => notice(error),
+        LoginStep::Done(_) => Redirect::to("/").into_response(),
+        step @ LoginStep::Wants { .. } => code(StatusCode::OK, "", &step),
     }
+}
+
+/// The page after a code: where it was wrong, the same one again with what is still wanted.
+async fn after(
+    step: Result<LoginStep, LoginError>,
+    logins: &Logins,
+    from: IpAddr,
+    id: &LoginId,
+) -> Response {
+    let error = match step {
+        Ok(step) => return next(step),
+        Err(LoginError::GatewayPending) => return Redirect::to("/").into_response(),
+        Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => error,
+        Err(error) => return notice(error),
+    };
+    let told = Told::from(error);
+    let text = match told.retry_after_s {
+        Some(_) => told.text.as_str(),
+        None => "the code is wrong, was used already, or is too old",
+    };
+    let mut response = match logins.wants(from, id).await {
+        Ok(wants) => code(told.status, text, &wants),
+        Err(error) => notice(error),
+    };
+    add_retry_after(&mut response, told.retry_after_s);
+    response
+}
+
+fn code(status: StatusCode, error: &str, step: &LoginStep) -> Response {
+    let LoginStep::Wants {
+        attempt,
+        factors,
+        expires_in,
+    } = step
+    else {
+        return Redirect::to("/").into_response();
+    };
+    let code = Code {
+        error,
+        attempt: attempt.as_str(),
+        expires_in: wait(expires_in.as_secs()),
+        totp: factors.contains(Factor::Totp),
+        recovery: factors.contains(Factor::RecoveryCode),
+    };
+    page(status, &code)
 }
 
 async fn logout(

@@ -57,7 +57,10 @@ async fn add_loopback_device(control: &Control, state: &TempDir) {
         ..Default::default()
     };
     let location = Some(location);
-    let location = admin.add_location(Request::new(v1::AddLocationRequest { location }));
+    let location = admin.add_location(Request::new(v1::AddLocationRequest {
+        location,
+        ..Default::default()
+    }));
     location.await.unwrap();
     let user = v1::AddUserRequest {
         name: "ada".into(),

@@ -12,7 +12,10 @@ use axum::{Extension, Router};
 use portcullis_control::{Clock, Control, ControlConfig};
 use portcullis_portal::{DeviceAddr, app};
 use portcullis_proto::v1::admin_server::Admin as _;
-use portcullis_proto::v1::{AddDeviceRequest, AddLocationRequest, AddUserRequest, Location};
+use portcullis_proto::v1::{
+    AddDeviceRequest, AddLocationRequest, AddUserRequest, FactorNames, Location, NameRequest,
+    SetLocationRequest,
+};
 use tempfile::TempDir;
 use totp_rs::Totp;
 use tower::ServiceExt as _;
@@ -53,6 +56,7 @@ impl Fixture {
         };
         let location = AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         admin
             .add_location(tonic::Request::new(location))
@@ -89,6 +93,27 @@ impl Fixture {
             totp: Totp::from_url(&user.totp_uri).unwrap(),
             _state: state,
         }
+    }
+
+    async fn recovery_codes(&self) -> Vec<String> {
+        let request = NameRequest {
+            name: "ada".to_owned(),
+        };
+        let admin = self.control.admin();
+        let made = admin.new_recovery_codes(tonic::Request::new(request));
+        made.await.unwrap().into_inner().codes
+    }
+
+    async fn set_factors(&self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let request = SetLocationRequest {
+            name: "office".to_owned(),
+            factors: Some(FactorNames { names }),
+            ..SetLocationRequest::default()
+        };
+        let admin = self.control.admin();
+        let set = admin.set_location(tonic::Request::new(request));
+        set.await.unwrap();
     }
 
     /// The portal as seen from an address.
@@ -225,6 +250,73 @@ async fn a_login_through_the_pages() {
     let response = fixture.send(post_form("/logout", Some(ORIGIN), "")).await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     assert!(text(fixture.send(get("/")).await).await.contains("Sign in"));
+}
+
+#[tokio::test]
+async fn the_first_step_says_what_would_do_next() {
+    let fixture = Fixture::new().await;
+    let body = format!(r#"{{"username":"ada","password":"{PASSWORD}"}}"#);
+    let answer = json(fixture.send(post_json("/api/v1/login", &body)).await).await;
+    assert_eq!(
+        (&answer["next"], &answer["expires_in_s"]),
+        (&"totp".into(), &300.into())
+    );
+    let all = ["totp", "recovery-code", "passkey"];
+    assert_eq!(answer["factors"], serde_json::json!(all));
+    // The password is proven already: a second one is refused like a wrong one.
+    let attempt = answer["attempt"].as_str().unwrap();
+    let again = format!(r#"{{"password":"{PASSWORD}"}}"#);
+    let again = post_json(&format!("/api/v1/login/{attempt}/password"), &again);
+    let again = fixture.send(again).await;
+    assert_eq!(again.status(), StatusCode::UNAUTHORIZED);
+
+    fixture.set_factors(&["passkey", "password"]).await;
+    let answer = json(fixture.send(post_json("/api/v1/login", &body)).await).await;
+    assert_eq!(answer["next"], "passkey");
+    assert_eq!(answer["factors"], serde_json::json!(["passkey"]));
+}
+
+#[tokio::test]
+async fn a_recovery_code_stands_in_for_the_authenticator() {
+    let fixture = Fixture::new().await;
+    let codes = fixture.recovery_codes().await;
+    let attempt = fixture.begin().await;
+    let send = async |code: &str| {
+        let body = format!(r#"{{"code":"{code}"}}"#);
+        let path = format!("/api/v1/login/{attempt}/recovery");
+        fixture.send(post_json(&path, &body)).await
+    };
+    let wrong = send("AAAA-AAAA-AAAA-AAAA-AAAA-AAAA").await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
+    let right = send(&codes[0]).await;
+    assert_eq!(right.status(), StatusCode::OK);
+    assert_eq!(json(right).await["level"], "mfa");
+
+    // The same through the pages, where it is offered only where it is allowed.
+    let form = "username=ada&password=correct+horse+battery";
+    let page = text(fixture.send(post_form("/login", Some(ORIGIN), form)).await).await;
+    let action = page
+        .split("action=\"")
+        .find(|part| part.contains("/recovery\""))
+        .unwrap();
+    let action = action.split('"').next().unwrap();
+    let spent = format!("code={}", codes[0]);
+    let spent = fixture.send(post_form(action, Some(ORIGIN), &spent)).await;
+    assert_eq!(spent.status(), StatusCode::UNAUTHORIZED);
+    let again = text(spent).await;
+    assert!(
+        again.contains("role=\"alert\"") && again.contains(action),
+        "{again}"
+    );
+    let good = format!("code={}", codes[1].to_lowercase().replace('-', "+"));
+    let done = fixture.send(post_form(action, Some(ORIGIN), &good)).await;
+    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    fixture.set_factors(&["password", "totp"]).await;
+    let page = text(fixture.send(post_form("/login", Some(ORIGIN), form)).await).await;
+    assert!(
+        page.contains("/totp\"") && !page.contains("/recovery\""),
+        "{page}"
+    );
 }
 
 #[tokio::test]

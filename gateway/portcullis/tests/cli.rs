@@ -60,6 +60,8 @@ fn wrong_usage_exits_with_2() {
         &["trace", "--count", "0"],
         &["location", "set", "office"],
         &["location", "set", "office", "--answer-drops", "maybe"],
+        &["location", "set", "office", "--require", "none"],
+        &["location", "set", "office", "--preset", "aal1"],
         &["--log", "=,=", "status"],
     ] {
         let ran = portcullis(arguments, "");
@@ -474,12 +476,47 @@ fn what_is_seen_of_devices() {
     assert_eq!(unsolicited["reason"], "unsolicited");
     assert_eq!(service.run(&["explain", "phone", "10.9.0.2"], "").code, 1);
 
+    let made = service.json(&["user", "recovery-codes", "ada"]);
+    assert_eq!(made["codes"].as_array().unwrap().len(), 10);
+    assert_eq!(service.json(&["user", "show", "ada"])["recovery_codes"], 10);
+    let again = service.run(&["user", "recovery-codes", "ada"], "");
+    assert!(
+        again.stdout.contains("10 earlier codes are void"),
+        "{}",
+        again.stdout
+    );
+    assert!(!service.log_and_database_contain(made["codes"][0].as_str().unwrap()));
+
     assert_eq!(
         service.json(&["location", "show", "office"])["answer_drops"],
         true
     );
     let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
     assert_eq!(set["answer_drops"], false);
+    assert_eq!(set["require"], "mfa");
+    let all = ["password", "totp", "recovery-code", "passkey"];
+    assert_eq!(set["factors"], serde_json::json!(all));
+
+    // What gets stricter waits for the gateway, which is gone: committed, and pending.
+    let preset = [
+        "location", "set", "office", "--preset", "aal2", "--wait", "0s",
+    ];
+    let preset = service.run(&[&["--output", "json"], &preset[..]].concat(), "");
+    assert_eq!(preset.code, 3, "{}", preset.stderr);
+    let preset: serde_json::Value = serde_json::from_str(&preset.stdout).unwrap();
+    assert_eq!(
+        (&preset["idle_timeout_ms"], &preset["session_lifetime_ms"]),
+        (&3_600_000.into(), &43_200_000.into())
+    );
+    assert_eq!(preset["revocation"]["done"], false);
+    assert_eq!(preset["revocation"]["shortened"], 1);
+    let nobody = service.run(&["location", "set", "office", "--factors", "totp"], "");
+    assert_eq!(nobody.code, 2);
+    assert!(
+        nobody.stderr.contains("nobody could log in"),
+        "{}",
+        nobody.stderr
+    );
 
     let unknown = service.run(&["trace", "--peer", "phone"], "");
     assert_eq!(unknown.code, 1);

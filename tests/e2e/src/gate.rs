@@ -289,7 +289,8 @@ impl Gate {
 
     /// Adds a user.
     pub fn add_user(&self, name: &str) -> Result<User> {
-        let password = format!("the password of {name}");
+        // No password may contain its user's name.
+        let password = format!("correct horse battery {}", name.len());
         let args = [
             "user",
             "add",

@@ -11,11 +11,11 @@ use portcullis_proto::v1::{
     AuditRecords, Device, Devices, Empty, ExplainRequest, ExplainResponse, ExtendSessionRequest,
     Gateway, Gateways, GetPolicyRequest, ListAuditRequest, ListDevicesRequest, ListRequest,
     ListSessionsRequest, Location, Locations, NameRequest, PolicyCheck, PolicyDiff, PolicyReach,
-    PolicySource, PolicyVersion, PolicyVersions, RemoveGatewayRequest, ResetUserRequest,
-    ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo, Sessions,
-    SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest, SetUserGroupsResponse,
-    ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, TraceRequest,
-    User, Users,
+    PolicySource, PolicyVersion, PolicyVersions, RecoveryCodes, RemoveGatewayRequest,
+    ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
+    Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
+    SetUserGroupsResponse, ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest,
+    TopResponse, TraceRequest, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -85,6 +85,14 @@ impl Admin for AdminService {
         let request = request.into_inner();
         self.0.unlock_user(&request.name).await?;
         Ok(Response::new(Empty {}))
+    }
+
+    async fn new_recovery_codes(
+        &self,
+        request: Request<NameRequest>,
+    ) -> Result<Response<RecoveryCodes>, Status> {
+        let name = request.into_inner().name;
+        Ok(Response::new(self.0.new_recovery_codes(&name).await?))
     }
 
     async fn add_location(

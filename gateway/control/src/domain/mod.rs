@@ -1,11 +1,15 @@
 //! Raw input becomes one of these at the edge, and stays one.
 
+mod factor;
 mod key;
+mod mfa;
 mod name;
 mod pool;
 mod session;
 
+pub use factor::{Factor, FactorSet};
 pub(crate) use key::DeviceKey;
+pub(crate) use mfa::{MfaChange, MfaPolicy, Preset, level_name};
 pub(crate) use name::Name;
 pub(crate) use pool::{Pool, endpoint, route};
 pub(crate) use session::{SessionState, level_from_store};

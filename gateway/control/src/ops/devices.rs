@@ -94,7 +94,7 @@ impl Core {
                 .map(|key| key.as_bytes().to_vec())
                 .unwrap_or_default(),
             portal_url: portal_url(&location)?,
-            location: Some(location_view(location)),
+            location: Some(location_view(&location)),
             ca_fingerprint: self.ca.fingerprint(),
         })
     }

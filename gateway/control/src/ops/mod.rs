@@ -7,6 +7,7 @@ pub(crate) mod gateways;
 pub(crate) mod locations;
 pub(crate) mod overview;
 pub(crate) mod policy;
+pub(crate) mod recovery;
 pub(crate) mod revocation;
 pub(crate) mod sessions;
 pub(crate) mod top;

@@ -131,6 +131,7 @@ impl Core {
             sessions: u32::try_from(affected.sessions).unwrap_or(u32::MAX),
             gateways,
             open_until_ms: 0,
+            shortened: 0,
         })
     }
 

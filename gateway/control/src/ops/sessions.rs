@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::SessionState;
+use crate::domain::{SessionState, level_name};
 use crate::error::OperationError;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
 use crate::store::{Entry, Write, devices, locations, sessions, to_i64, to_u64, users};
@@ -66,7 +66,8 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
 }
 
 impl Core {
-    /// A grant by an administrator, at level `mfa`.
+    /// A grant by an administrator, at level `mfa`. Where the location requires more there is none:
+    /// an administrator's word is no passkey.
     pub(crate) async fn add_session(
         &self,
         request: v1::AddSessionRequest,
@@ -86,6 +87,7 @@ impl Core {
         }
         let location = locations::find(write.sql(), &device.location_id);
         let location = found("location", &device.location, location).await?;
+        permitted(v1::Level::Mfa, location.mfa.require, &location.name)?;
         let or_default =
             |value: u64, default: i64| if value == 0 { default } else { to_i64(value) };
         let grant_of = Grant {
@@ -94,8 +96,8 @@ impl Core {
             device: &device.name,
             location_id: &device.location_id,
             level: v1::Level::Mfa,
-            lifetime_ms: or_default(request.lifetime_ms, location.session_lifetime_ms),
-            idle_timeout_ms: or_default(request.idle_timeout_ms, location.idle_timeout_ms),
+            lifetime_ms: or_default(request.lifetime_ms, location.mfa.session_lifetime_ms),
+            idle_timeout_ms: or_default(request.idle_timeout_ms, location.mfa.idle_timeout_ms),
             actor: super::ADMIN,
         };
         let id = grant(&mut write, grant_of).await?;
@@ -123,6 +125,10 @@ impl Core {
                 session.id
             )));
         }
+        // Raising the location's level has ended whatever is below it; this holds come what may.
+        let location = locations::find(write.sql(), &session.location_id);
+        let location = found("location", &session.location, location).await?;
+        permitted(session.level, location.mfa.require, &location.name)?;
         let deadline_ms = session
             .deadline_ms
             .saturating_add(to_i64(request.by_ms))
@@ -170,6 +176,17 @@ impl Core {
         read.end().await?;
         Ok(view(session))
     }
+}
+
+/// Refuses a session below what its location requires.
+fn permitted(level: v1::Level, require: v1::Level, location: &str) -> Result<()> {
+    if level >= require {
+        return Ok(());
+    }
+    let (level, require) = (level_name(level), level_name(require));
+    Err(OperationError::Precondition(format!(
+        "location {location:?} requires {require}, and this session would be {level}: let the user log in, or lower it with `portcullis location set {location} --require {level}`"
+    )))
 }
 
 pub(super) fn view(session: SessionRow) -> v1::SessionInfo {

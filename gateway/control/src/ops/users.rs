@@ -14,7 +14,7 @@ use crate::error::OperationError;
 use crate::secrets::{Field, Secret};
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
-use crate::store::{attempts, devices, sessions, users};
+use crate::store::{attempts, devices, limits, recovery, sessions, users};
 use crate::totp::{Authenticator, SECRET_BYTES};
 
 /// Where a user's TOTP seed is sealed.
@@ -37,7 +37,8 @@ impl Core {
             .iter()
             .map(|group| Name::parse("group", group));
         let groups = groups.collect::<std::result::Result<Vec<_>, _>>()?;
-        let password = self.passwords.hash(&Secret::from(request.password)).await?;
+        let password = Secret::from(request.password);
+        let password = self.passwords.hash(&password, name.as_str()).await?;
         let id = new_id();
         let secret = Authenticator::generate()?;
         let user = UserRow {
@@ -48,6 +49,7 @@ impl Core {
             created_ms: self.now_ms(),
             devices: 0,
             live_sessions: 0,
+            recovery_codes: 0,
             id,
         };
         let mut write = self.store.change(user.created_ms).await?;
@@ -186,7 +188,7 @@ impl Core {
             let locations = locations_of_user(&mut write, &user.id).await?;
             (end_all(&mut write, &user.id).await?, locations)
         } else {
-            attempts::forgive(write.sql(), &user.id).await?;
+            limits::forgive(write.sql(), &user.id).await?;
             (Vec::new(), Vec::new())
         };
         let action = if disabled {
@@ -211,7 +213,7 @@ impl Core {
     pub(crate) async fn unlock_user(&self, name: &str) -> Result<()> {
         let mut write = self.store.record(self.now_ms()).await?;
         let user = found("user", name, users::find(write.sql(), name)).await?;
-        attempts::forgive(write.sql(), &user.id).await?;
+        limits::forgive(write.sql(), &user.id).await?;
         write
             .audit(by_admin("user.unlock", &user.name, json!({})))
             .await?;
@@ -220,7 +222,7 @@ impl Core {
     }
 
     /// A new password, a new authenticator, or both. Whoever holds a session or a pending login
-    /// by the old ones loses it.
+    /// by the old ones loses it; what stood in for the old authenticator goes with it.
     pub(crate) async fn reset_user(
         &self,
         request: v1::ResetUserRequest,
@@ -232,7 +234,11 @@ impl Core {
         }
         let password = match request.password {
             password if password.is_empty() => None,
-            password => Some(self.passwords.hash(&Secret::from(password)).await?),
+            password => {
+                let user = self.get_user(&request.name).await?.name;
+                let password = Secret::from(password);
+                Some(self.passwords.hash(&password, &user).await?)
+            }
         };
         let mut write = self.store.change(self.now_ms()).await?;
         let user = found(
@@ -244,17 +250,22 @@ impl Core {
         if let Some(password) = &password {
             users::set_password(write.sql(), &user.id, password).await?;
         }
-        let (mut totp_uri, mut totp_secret) = Default::default();
+        let (mut totp_uri, mut totp_secret, mut voided) = Default::default();
         if request.totp {
             let secret = Authenticator::generate()?;
             let sealed = self.vault.seal(totp_field(&user.id), secret.as_slice())?;
             users::set_totp_secret(write.sql(), &user.id, &sealed).await?;
             (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
+            voided = recovery::delete_of_user(write.sql(), &user.id).await?;
         }
         let locations = locations_of_user(&mut write, &user.id).await?;
-        attempts::forgive(write.sql(), &user.id).await?;
+        limits::forgive(write.sql(), &user.id).await?;
         let sessions = end_all(&mut write, &user.id).await?;
-        let what = json!({ "password": password.is_some(), "totp": request.totp });
+        let what = json!({
+            "password": password.is_some(),
+            "totp": request.totp,
+            "recovery_codes_voided": voided,
+        });
         let detail = super::ended_with(&sessions, what);
         write
             .audit(by_admin("user.reset", &user.name, detail))
@@ -307,5 +318,6 @@ fn view(user: UserRow, groups: Vec<String>) -> v1::User {
         created_ms: user.created_ms,
         devices: u32::try_from(user.devices).unwrap_or(u32::MAX),
         live_sessions: u32::try_from(user.live_sessions).unwrap_or(u32::MAX),
+        recovery_codes: u32::try_from(user.recovery_codes).unwrap_or(u32::MAX),
     }
 }

@@ -1,11 +1,13 @@
 //! Everything that must not be seen: redacted types, encryption at rest, one-time tokens.
 
 mod master_key;
+mod recovery_code;
 mod token;
 mod vault;
 
 use zeroize::Zeroizing;
 
+pub(crate) use recovery_code::RecoveryCode;
 pub(crate) use token::{Token, TokenHash};
 pub(crate) use vault::{Field, Vault};
 

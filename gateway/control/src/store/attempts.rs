@@ -1,147 +1,35 @@
-//! Logins in progress, and the limits on them. All of it is in the store, so that neither a
-//! restart nor a second control process forgets an attempt (invariant 11).
+//! Logins in progress, and what each has proven so far.
 
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
+use crate::login::Proven;
 
-/// Wrong attempts (password and code counted together) that cost nothing.
-const FREE: i64 = 5;
-const FIRST_DELAY_MS: i64 = 30_000;
-const LONGEST_DELAY_MS: i64 = 15 * 60_000;
-/// One record of refused logins per device in this time.
-const NOTED_EVERY_MS: i64 = 60_000;
-
-/// A login whose password was right.
+/// A login in progress.
 pub(crate) struct Attempt {
     pub(crate) user_id: String,
     pub(crate) user: String,
+    /// The stored hash.
+    pub(crate) password: String,
     pub(crate) totp_secret: String,
     pub(crate) disabled: bool,
     pub(crate) device_id: String,
     pub(crate) location_id: String,
     pub(crate) device: String,
-}
-
-/// Whose wrong attempts are counted; ids.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Counted<'a> {
-    User(&'a str),
-    /// For names that are not its user's: nobody else's account is touched by them.
-    Device(&'a str),
-}
-
-impl<'a> Counted<'a> {
-    fn parts(self) -> (&'static str, &'a str) {
-        match self {
-            Self::User(id) => ("users", id),
-            Self::Device(id) => ("devices", id),
-        }
-    }
-}
-
-/// The answer to wanting to try.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Reservation {
-    /// Counted as wrong already; see [`give_back`]. Holds until when the next one must wait.
-    Granted { delayed_until_ms: i64 },
-    /// Not to be evaluated before this time.
-    Delayed {
-        until_ms: i64,
-        /// The delay was cut short, which is worth committing.
-        clamped: bool,
-    },
-}
-
-/// The delay after so many wrong attempts in a row.
-fn delay_ms(failures: i64) -> i64 {
-    if failures < FREE {
-        return 0;
-    }
-    let doublings = (failures - FREE).min(10);
-    (FIRST_DELAY_MS << doublings).min(LONGEST_DELAY_MS)
-}
-
-/// Counts an attempt before it is evaluated: guesses made in parallel are counted one by one, and
-/// one that dies half-way stays counted. Call within a write.
-pub(crate) async fn reserve(
-    sql: &mut AnyConnection,
-    counted: Counted<'_>,
-    now_ms: i64,
-) -> Result<Reservation, StoreError> {
-    let (table, id) = counted.parts();
-    let select = sqlx::AssertSqlSafe(format!(
-        "SELECT failures, delayed_until_ms FROM {table} WHERE id = $1"
-    ));
-    let (failures, until_ms): (i64, i64) =
-        sqlx::query_as(select).bind(id).fetch_one(&mut *sql).await?;
-    // A clock that was set back must not turn minutes into years.
-    let latest_ms = now_ms.saturating_add(LONGEST_DELAY_MS);
-    if until_ms > latest_ms {
-        let clamp = sqlx::AssertSqlSafe(format!(
-            "UPDATE {table} SET delayed_until_ms = $2 WHERE id = $1"
-        ));
-        sqlx::query(clamp)
-            .bind(id)
-            .bind(latest_ms)
-            .execute(sql)
-            .await?;
-        return Ok(Reservation::Delayed {
-            until_ms: latest_ms,
-            clamped: true,
-        });
-    }
-    if until_ms > now_ms {
-        return Ok(Reservation::Delayed {
-            until_ms,
-            clamped: false,
-        });
-    }
-    let failures = failures + 1;
-    let delay = delay_ms(failures);
-    let delayed_until_ms = if delay == 0 { 0 } else { now_ms + delay };
-    let count = sqlx::AssertSqlSafe(format!(
-        "UPDATE {table} SET failures = $2, delayed_until_ms = $3 WHERE id = $1"
-    ));
-    sqlx::query(count)
-        .bind(id)
-        .bind(failures)
-        .bind(delayed_until_ms)
-        .execute(sql)
-        .await?;
-    Ok(Reservation::Granted { delayed_until_ms })
-}
-
-/// Uncounts an attempt whose password was right. The count before it stays: a right password
-/// does not buy more guesses of the code.
-pub(crate) async fn give_back(
-    sql: &mut AnyConnection,
-    user_id: &str,
-    delayed_until_ms: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE users SET
-            failures = CASE WHEN failures > 0 THEN failures - 1 ELSE 0 END,
-            delayed_until_ms = CASE
-                WHEN failures - 1 < $3 OR delayed_until_ms = $2 THEN 0 ELSE delayed_until_ms END
-         WHERE id = $1",
-    )
-    .bind(user_id)
-    .bind(delayed_until_ms)
-    .bind(FREE)
-    .execute(sql)
-    .await?;
-    Ok(())
+    pub(crate) proven: Proven,
+    pub(crate) expires_ms: i64,
 }
 
 /// A login in progress to be written down.
 pub(crate) struct NewAttempt<'a> {
     pub(crate) id: &'a str,
     pub(crate) user_id: &'a str,
-    /// The stored hash that the password was verified against.
+    /// The stored hash that the password was verified against, or would be.
     pub(crate) password: &'a str,
     pub(crate) device_id: &'a str,
     pub(crate) expires_ms: i64,
+    pub(crate) proven: Proven,
 }
 
 /// False when the user has been disabled or given another password since it was verified, or the
@@ -151,8 +39,9 @@ pub(crate) async fn insert(
     attempt: &NewAttempt<'_>,
 ) -> Result<bool, StoreError> {
     let inserted = sqlx::query(
-        "INSERT INTO login_attempts (id, user_id, device_id, expires_ms)
-         SELECT $1, u.id, d.id, $4 FROM users u JOIN devices d ON d.user_id = u.id
+        "INSERT INTO login_attempts
+            (id, user_id, device_id, expires_ms, knowledge, possession, webauthn)
+         SELECT $1, u.id, d.id, $4, $6, $7, $8 FROM users u JOIN devices d ON d.user_id = u.id
          WHERE u.id = $2 AND d.id = $3 AND u.password = $5 AND u.disabled = 0",
     )
     .bind(attempt.id)
@@ -160,6 +49,9 @@ pub(crate) async fn insert(
     .bind(attempt.device_id)
     .bind(attempt.expires_ms)
     .bind(attempt.password)
+    .bind(i64::from(attempt.proven.knowledge))
+    .bind(i64::from(attempt.proven.possession))
+    .bind(i64::from(attempt.proven.webauthn))
     .execute(sql)
     .await?;
     Ok(inserted.rows_affected() == 1)
@@ -173,8 +65,9 @@ pub(crate) async fn find(
     now_ms: i64,
 ) -> Result<Option<Attempt>, StoreError> {
     let row = sqlx::query(
-        "SELECT u.id AS user_id, u.name AS user_name, u.totp_secret, u.disabled,
-                d.id AS device_id, d.name AS device, d.location_id
+        "SELECT u.id AS user_id, u.name AS user_name, u.password, u.totp_secret, u.disabled,
+                d.id AS device_id, d.name AS device, d.location_id,
+                l.knowledge, l.possession, l.webauthn, l.expires_ms
          FROM login_attempts l
          JOIN users u ON u.id = l.user_id
          JOIN devices d ON d.id = l.device_id
@@ -190,21 +83,105 @@ pub(crate) async fn find(
     Ok(Some(Attempt {
         user_id: row.try_get("user_id")?,
         user: row.try_get("user_name")?,
+        password: row.try_get("password")?,
         totp_secret: row.try_get("totp_secret")?,
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         device_id: row.try_get("device_id")?,
         location_id: row.try_get("location_id")?,
         device: row.try_get("device")?,
+        proven: parse_proven(&row)?,
+        expires_ms: row.try_get("expires_ms")?,
     }))
 }
 
-/// Spends the attempt and the time step together, and forgets the user's wrong attempts. False when
-/// either was spent before, or the user has been disabled since.
+/// What a login has proven, and until when it may go on. `None` when it is over, or its user is
+/// disabled. Call within a write: nobody else then is at it.
+pub(crate) async fn current(
+    sql: &mut AnyConnection,
+    id: &str,
+    now_ms: i64,
+) -> Result<Option<(Proven, i64)>, StoreError> {
+    let row = sqlx::query(
+        "SELECT l.knowledge, l.possession, l.webauthn, l.expires_ms
+         FROM login_attempts l JOIN users u ON u.id = l.user_id
+         WHERE l.id = $1 AND l.expires_ms > $2 AND u.disabled = 0",
+    )
+    .bind(id)
+    .bind(now_ms)
+    .fetch_optional(sql)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some((parse_proven(&row)?, row.try_get("expires_ms")?)))
+}
+
+/// Writes down what a login has proven.
+pub(crate) async fn set_proven(
+    sql: &mut AnyConnection,
+    id: &str,
+    proven: Proven,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE login_attempts SET knowledge = $2, possession = $3, webauthn = $4 WHERE id = $1",
+    )
+    .bind(id)
+    .bind(i64::from(proven.knowledge))
+    .bind(i64::from(proven.possession))
+    .bind(i64::from(proven.webauthn))
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
+/// How many logins of a device have proven nothing yet, and when the first of them is too old.
+pub(crate) async fn unproven(
+    sql: &mut AnyConnection,
+    device_id: &str,
+) -> Result<(i64, i64), StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT COUNT(*), COALESCE(MIN(expires_ms), 0) FROM login_attempts
+         WHERE device_id = $1 AND knowledge + possession + webauthn = 0",
+    )
+    .bind(device_id)
+    .fetch_one(sql)
+    .await?)
+}
+
+/// Whether this is still the user's stored hash.
+pub(crate) async fn is_password(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    stored: &str,
+) -> Result<bool, StoreError> {
+    let query = "SELECT COUNT(*) FROM users WHERE id = $1 AND password = $2";
+    let found: i64 = sqlx::query_scalar(query)
+        .bind(user_id)
+        .bind(stored)
+        .fetch_one(sql)
+        .await?;
+    Ok(found == 1)
+}
+
+/// Spends a time step of the user's authenticator, and all before it. False when it was spent before.
+pub(crate) async fn spend_step(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    step: i64,
+) -> Result<bool, StoreError> {
+    let spent =
+        sqlx::query("UPDATE users SET totp_last_step = $2 WHERE id = $1 AND totp_last_step < $2")
+            .bind(user_id)
+            .bind(step)
+            .execute(sql)
+            .await?;
+    Ok(spent.rows_affected() == 1)
+}
+
+/// Spends the login itself, and forgets the user's wrong attempts. False when it was spent before, or
+/// the user has been disabled since.
 pub(crate) async fn complete(
     sql: &mut AnyConnection,
     id: &str,
     user_id: &str,
-    step: i64,
 ) -> Result<bool, StoreError> {
     let spent = sqlx::query("DELETE FROM login_attempts WHERE id = $1")
         .bind(id)
@@ -212,100 +189,13 @@ pub(crate) async fn complete(
         .await?
         .rows_affected();
     let accepted = sqlx::query(
-        "UPDATE users SET totp_last_step = $2, failures = 0, delayed_until_ms = 0
-         WHERE id = $1 AND totp_last_step < $2 AND disabled = 0",
+        "UPDATE users SET failures = 0, delayed_until_ms = 0 WHERE id = $1 AND disabled = 0",
     )
     .bind(user_id)
-    .bind(step)
     .execute(sql)
     .await?
     .rows_affected();
     Ok(spent == 1 && accepted == 1)
-}
-
-/// Forgets the wrong attempts of a user and of the user's devices.
-pub(crate) async fn forgive(sql: &mut AnyConnection, user_id: &str) -> Result<(), StoreError> {
-    for statement in [
-        "UPDATE users SET failures = 0, delayed_until_ms = 0 WHERE id = $1",
-        "UPDATE devices SET failures = 0, delayed_until_ms = 0
-         WHERE user_id = $1 AND (failures <> 0 OR delayed_until_ms <> 0)",
-    ] {
-        sqlx::query(statement)
-            .bind(user_id)
-            .execute(&mut *sql)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Forgets a device's wrong attempts, after a complete login from it.
-pub(crate) async fn forgive_device(
-    sql: &mut AnyConnection,
-    device_id: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE devices SET failures = 0, delayed_until_ms = 0
-         WHERE id = $1 AND (failures <> 0 OR delayed_until_ms <> 0)",
-    )
-    .bind(device_id)
-    .execute(sql)
-    .await?;
-    Ok(())
-}
-
-/// Counts a refused login of a device. `Some` with how many there were since the last record when
-/// the audit is due another one: a device fills no disk with refusals.
-pub(crate) async fn refused(
-    sql: &mut AnyConnection,
-    device_id: &str,
-    now_ms: i64,
-) -> Result<Option<i64>, StoreError> {
-    let counted: Option<(i64, i64)> =
-        sqlx::query_as("SELECT refusals_noted_ms, refusals_unnoted FROM devices WHERE id = $1")
-            .bind(device_id)
-            .fetch_optional(&mut *sql)
-            .await?;
-    // Gone in the meantime: then there is nothing to count with, and nothing to hold back.
-    let Some((noted_ms, unnoted)) = counted else {
-        return Ok(Some(1));
-    };
-    let due = !(noted_ms..noted_ms.saturating_add(NOTED_EVERY_MS)).contains(&now_ms);
-    let (noted_ms, left) = if due {
-        (now_ms, 0)
-    } else {
-        (noted_ms, unnoted + 1)
-    };
-    sqlx::query("UPDATE devices SET refusals_noted_ms = $2, refusals_unnoted = $3 WHERE id = $1")
-        .bind(device_id)
-        .bind(noted_ms)
-        .bind(left)
-        .execute(sql)
-        .await?;
-    Ok(due.then_some(unnoted + 1))
-}
-
-/// Refused logins that no record tells of yet, a while after the last one: user, device, number.
-pub(crate) async fn take_unnoted(
-    sql: &mut AnyConnection,
-    now_ms: i64,
-) -> Result<Vec<(String, String, i64)>, StoreError> {
-    let found: Vec<(String, String, String, i64)> = sqlx::query_as(
-        "SELECT d.id, u.name, d.name, d.refusals_unnoted FROM devices d
-         JOIN users u ON u.id = d.user_id
-         WHERE d.refusals_unnoted > 0 AND d.refusals_noted_ms <= $1",
-    )
-    .bind(now_ms.saturating_sub(NOTED_EVERY_MS))
-    .fetch_all(&mut *sql)
-    .await?;
-    let mut unnoted = Vec::new();
-    for (id, user, device, count) in found {
-        sqlx::query("UPDATE devices SET refusals_unnoted = 0 WHERE id = $1")
-            .bind(id)
-            .execute(&mut *sql)
-            .await?;
-        unnoted.push((user, device, count));
-    }
-    Ok(unnoted)
 }
 
 pub(crate) async fn delete_of_user(
@@ -319,12 +209,36 @@ pub(crate) async fn delete_of_user(
     Ok(())
 }
 
+/// Logins in progress at a location.
+pub(crate) async fn delete_of_location(
+    sql: &mut AnyConnection,
+    location_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM login_attempts
+         WHERE device_id IN (SELECT id FROM devices WHERE location_id = $1)",
+    )
+    .bind(location_id)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
 pub(crate) async fn delete_expired(sql: &mut AnyConnection, now_ms: i64) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM login_attempts WHERE expires_ms <= $1")
         .bind(now_ms)
         .execute(sql)
         .await?;
     Ok(())
+}
+
+fn parse_proven(row: &AnyRow) -> Result<Proven, StoreError> {
+    let proven = |column| Ok::<_, StoreError>(row.try_get::<i64, _>(column)? == 1);
+    Ok(Proven {
+        knowledge: proven("knowledge")?,
+        possession: proven("possession")?,
+        webauthn: proven("webauthn")?,
+    })
 }
 
 #[cfg(test)]
@@ -356,18 +270,12 @@ mod tests {
             password,
             device_id: "d",
             expires_ms: 1,
+            proven: Proven::default(),
         };
         assert!(!insert(write.sql(), &attempt("a", "old")).await.unwrap());
         assert!(insert(write.sql(), &attempt("b", "new")).await.unwrap());
         let disable = "UPDATE users SET disabled = 1";
         sqlx::query(disable).execute(write.sql()).await.unwrap();
         assert!(!insert(write.sql(), &attempt("c", "new")).await.unwrap());
-    }
-
-    #[test]
-    fn the_delay_grows_from_the_fifth_wrong_attempt_to_a_quarter_of_an_hour() {
-        let delays: Vec<i64> = (1..=11).map(|failures| delay_ms(failures) / 1000).collect();
-        assert_eq!(delays, [0, 0, 0, 0, 30, 60, 120, 240, 480, 900, 900]);
-        assert_eq!(delay_ms(i64::MAX), LONGEST_DELAY_MS);
     }
 }

@@ -1,11 +1,12 @@
 //! Locations.
 
+use portcullis_proto::v1::Level;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
-use crate::domain::Pool;
+use crate::domain::{FactorSet, MfaPolicy, Pool, level_from_store};
 
 pub(crate) struct LocationRow {
     pub(crate) id: String,
@@ -18,8 +19,8 @@ pub(crate) struct LocationRow {
     pub(crate) dns: Vec<String>,
     pub(crate) portal_port: i64,
     pub(crate) portals: Vec<String>,
-    pub(crate) session_lifetime_ms: i64,
-    pub(crate) idle_timeout_ms: i64,
+    /// Who may open a session here, and for how long.
+    pub(crate) mfa: MfaPolicy,
     pub(crate) persistent_keepalive_s: i64,
     /// 1 where senders of dropped openers are told.
     pub(crate) answer_drops: i64,
@@ -38,8 +39,8 @@ impl LocationRow {
 
 const SELECT: &str = "
     SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
-        session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s, answer_drops,
-        created_ms, revision
+        session_lifetime_ms, idle_timeout_ms, required_level, factors, persistent_keepalive_s,
+        answer_drops, created_ms, revision
     FROM locations";
 
 pub(crate) async fn insert(
@@ -49,8 +50,8 @@ pub(crate) async fn insert(
     sqlx::query(
         "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
             portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
-            created_ms, revision, answer_drops)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            created_ms, revision, answer_drops, required_level, factors)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(&location.id)
     .bind(&location.name)
@@ -62,12 +63,14 @@ pub(crate) async fn insert(
     .bind(list_to_store(&location.dns))
     .bind(location.portal_port)
     .bind(list_to_store(&location.portals))
-    .bind(location.session_lifetime_ms)
-    .bind(location.idle_timeout_ms)
+    .bind(location.mfa.session_lifetime_ms)
+    .bind(location.mfa.idle_timeout_ms)
     .bind(location.persistent_keepalive_s)
     .bind(location.created_ms)
     .bind(location.revision)
     .bind(location.answer_drops)
+    .bind(level_to_store(location.mfa.require))
+    .bind(list_to_store(&location.mfa.factors.names()))
     .execute(sql)
     .await?;
     Ok(())
@@ -108,6 +111,28 @@ pub(crate) async fn set_answer_drops(
     Ok(())
 }
 
+/// Who may open a session here from now on, and for how long. Gateways know nothing of it: sessions
+/// that there are change by [`sessions`](super::sessions).
+pub(crate) async fn set_mfa(
+    sql: &mut AnyConnection,
+    id: &str,
+    mfa: &MfaPolicy,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE locations SET required_level = $2, factors = $3, session_lifetime_ms = $4,
+            idle_timeout_ms = $5
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(level_to_store(mfa.require))
+    .bind(list_to_store(&mfa.factors.names()))
+    .bind(mfa.session_lifetime_ms)
+    .bind(mfa.idle_timeout_ms)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
 pub(crate) async fn delete(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM tombstones WHERE location_id = $1")
         .bind(id)
@@ -144,13 +169,31 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
         dns: list_from_store(row, "dns")?,
         portal_port: row.try_get("portal_port")?,
         portals: list_from_store(row, "portals")?,
-        session_lifetime_ms: row.try_get("session_lifetime_ms")?,
-        idle_timeout_ms: row.try_get("idle_timeout_ms")?,
+        mfa: parse_mfa(row)?,
         persistent_keepalive_s: row.try_get("persistent_keepalive_s")?,
         answer_drops: row.try_get("answer_drops")?,
         created_ms: row.try_get("created_ms")?,
         revision: row.try_get("revision")?,
     })
+}
+
+fn parse_mfa(row: &AnyRow) -> Result<MfaPolicy, StoreError> {
+    let factors: Vec<String> = list_from_store(row, "factors")?;
+    // An unknown level would be one that every session satisfies.
+    let require = match level_from_store(row.try_get("required_level")?) {
+        Level::None => return Err(StoreError::Value("required level")),
+        level => level,
+    };
+    Ok(MfaPolicy {
+        factors: FactorSet::parse(&factors).map_err(|_| StoreError::Value("factor"))?,
+        require,
+        session_lifetime_ms: row.try_get("session_lifetime_ms")?,
+        idle_timeout_ms: row.try_get("idle_timeout_ms")?,
+    })
+}
+
+fn level_to_store(level: Level) -> i64 {
+    i64::from(i32::from(level))
 }
 
 /// Lists are JSON in one column: they are always read and written whole.

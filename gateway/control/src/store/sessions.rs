@@ -1,5 +1,7 @@
 //! Sessions.
 
+use std::borrow::Cow;
+
 use portcullis_proto::v1::Level;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -43,6 +45,8 @@ pub(crate) enum Selection {
     Device(String),
     User(String),
     Location(String),
+    /// Those at the location whose level is below this one.
+    Below(String, Level),
     Everyone,
     /// Those whose deadline lies at or before this time.
     PastDeadline(i64),
@@ -96,13 +100,17 @@ pub(crate) async fn end(
     revision: i64,
     now_ms: i64,
 ) -> Result<Vec<String>, StoreError> {
-    let (condition, key): (&'static str, String) = match selection {
-        Selection::Session(id) => ("id = $1", id.clone()),
-        Selection::Device(id) => ("device_id = $1", id.clone()),
-        Selection::User(id) => ("user_id = $1", id.clone()),
-        Selection::Location(id) => ("location_id = $1", id.clone()),
-        Selection::Everyone => ("$1 = ''", String::new()),
-        Selection::PastDeadline(ms) => ("deadline_ms <= CAST($1 AS BIGINT)", ms.to_string()),
+    let (condition, key): (Cow<'static, str>, String) = match selection {
+        Selection::Session(id) => ("id = $1".into(), id.clone()),
+        Selection::Device(id) => ("device_id = $1".into(), id.clone()),
+        Selection::User(id) => ("user_id = $1".into(), id.clone()),
+        Selection::Location(id) => ("location_id = $1".into(), id.clone()),
+        Selection::Below(id, level) => (
+            format!("location_id = $1 AND level < {}", i32::from(*level)).into(),
+            id.clone(),
+        ),
+        Selection::Everyone => ("$1 = ''".into(), String::new()),
+        Selection::PastDeadline(ms) => ("deadline_ms <= CAST($1 AS BIGINT)".into(), ms.to_string()),
     };
     let mark = sqlx::AssertSqlSafe(format!(
         "UPDATE devices SET revision = $2 WHERE id IN
@@ -125,6 +133,52 @@ pub(crate) async fn end(
         .bind(ending.state.as_str())
         .bind(now_ms)
         .bind(ending.by)
+        .fetch_all(sql)
+        .await?)
+}
+
+/// Cuts the live sessions of a location to a lifetime since their login, and to an idle timeout
+/// (0: none), where these are given; none gets longer. Marks their devices as changed, and answers
+/// their ids.
+pub(crate) async fn shorten(
+    sql: &mut AnyConnection,
+    location_id: &str,
+    lifetime_ms: Option<i64>,
+    idle_timeout_ms: Option<i64>,
+    revision: i64,
+) -> Result<Vec<String>, StoreError> {
+    const LONGER: &str = "state = 'live' AND location_id = $1
+        AND (deadline_ms - authenticated_at_ms > $2
+            OR ($3 > 0 AND (idle_timeout_ms = 0 OR idle_timeout_ms > $3)))";
+    let lifetime_ms = lifetime_ms.unwrap_or(i64::MAX);
+    let idle_timeout_ms = idle_timeout_ms.unwrap_or(0);
+    let mark = sqlx::AssertSqlSafe(format!(
+        "UPDATE devices SET revision = $4 WHERE id IN
+            (SELECT device_id FROM sessions WHERE {LONGER})"
+    ));
+    let marked = sqlx::query(mark)
+        .bind(location_id)
+        .bind(lifetime_ms)
+        .bind(idle_timeout_ms)
+        .bind(revision)
+        .execute(&mut *sql)
+        .await?;
+    if marked.rows_affected() == 0 {
+        return Ok(Vec::new());
+    }
+    let cut = sqlx::AssertSqlSafe(format!(
+        "UPDATE sessions SET
+            deadline_ms = CASE WHEN deadline_ms - authenticated_at_ms > $2
+                THEN authenticated_at_ms + $2 ELSE deadline_ms END,
+            idle_timeout_ms = CASE
+                WHEN $3 > 0 AND (idle_timeout_ms = 0 OR idle_timeout_ms > $3)
+                THEN $3 ELSE idle_timeout_ms END
+         WHERE {LONGER} RETURNING id"
+    ));
+    Ok(sqlx::query_scalar(cut)
+        .bind(location_id)
+        .bind(lifetime_ms)
+        .bind(idle_timeout_ms)
         .fetch_all(sql)
         .await?)
 }

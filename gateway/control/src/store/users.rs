@@ -18,12 +18,15 @@ pub(crate) struct UserRow {
     pub(crate) created_ms: i64,
     pub(crate) devices: i64,
     pub(crate) live_sessions: i64,
+    /// Unused ones.
+    pub(crate) recovery_codes: i64,
 }
 
 const SELECT: &str = "
     SELECT u.id, u.name, u.password, u.totp_secret, u.disabled, u.created_ms,
         (SELECT COUNT(*) FROM devices d WHERE d.user_id = u.id) AS devices,
-        (SELECT COUNT(*) FROM sessions s WHERE s.user_id = u.id AND s.state = 'live') AS live
+        (SELECT COUNT(*) FROM sessions s WHERE s.user_id = u.id AND s.state = 'live') AS live,
+        (SELECT COUNT(*) FROM recovery_codes r WHERE r.user_id = u.id) AS recovery_codes
     FROM users u";
 
 pub(crate) async fn insert(sql: &mut AnyConnection, user: &UserRow) -> Result<(), StoreError> {
@@ -174,5 +177,6 @@ fn parse(row: &AnyRow) -> Result<UserRow, StoreError> {
         created_ms: row.try_get("created_ms")?,
         devices: row.try_get("devices")?,
         live_sessions: row.try_get("live")?,
+        recovery_codes: row.try_get("recovery_codes")?,
     })
 }

@@ -109,6 +109,7 @@ impl World {
         };
         let request = v1::AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         Ok(self
             .control
@@ -181,12 +182,11 @@ impl World {
         user: &str,
         password: &str,
     ) -> Result<LoginId, LoginError> {
-        let LoginStep::Totp { attempt, .. } = self
-            .control
-            .logins()
-            .begin(from, user, password.into())
-            .await?;
-        Ok(attempt)
+        let logins = self.control.logins();
+        match logins.begin(from, user, password.into()).await? {
+            LoginStep::Wants { attempt, .. } => Ok(attempt),
+            step @ LoginStep::Done(_) => panic!("{step:?}"),
+        }
     }
 
     pub(crate) async fn log_in(
@@ -195,10 +195,10 @@ impl World {
         account: &Account,
     ) -> Result<SessionView, LoginError> {
         let attempt = self.begin(from, &account.name, PASSWORD).await?;
-        self.control
-            .logins()
-            .totp(from, &attempt, &account.code(self.now_ms()))
-            .await
+        let code = account.code(self.now_ms());
+        let logins = self.control.logins();
+        let step = logins.totp(from, &attempt, &code).await?;
+        Ok(step.session().expect("two factors are enough here"))
     }
 
     pub(crate) async fn grant(&self, device: &str) -> v1::SessionInfo {

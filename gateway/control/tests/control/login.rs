@@ -318,6 +318,8 @@ async fn a_pending_login_survives_a_restart_and_ages(engine: Engine) {
         .logins()
         .totp(from, &attempt, &code)
         .await
+        .unwrap()
+        .session()
         .unwrap();
     world.reopen().await;
     let current = world.control.logins().current(from).await.unwrap().unwrap();

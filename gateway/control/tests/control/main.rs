@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod admin;
+mod factors;
 mod fixture;
 mod gateway;
 mod limits;
 mod login;
+mod mfa;
 mod policy;
 mod postgres;
+mod recovery;
 mod secrets;
 mod seeing;
 mod store;

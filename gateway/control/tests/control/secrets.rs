@@ -28,6 +28,13 @@ async fn invariant_10_the_database_holds_no_secret_in_the_clear(engine: Engine) 
         .into_inner();
     let from = added.device.as_ref().unwrap().addresses[0].parse().unwrap();
     let attempt = world.begin(from, "alice", PASSWORD).await.unwrap();
+    let name = v1::NameRequest {
+        name: "alice".into(),
+    };
+    let admin = world.control.admin();
+    let codes = admin.new_recovery_codes(Request::new(name));
+    let codes = codes.await.unwrap().into_inner().codes;
+    let plain = codes[0].replace('-', "");
     world.control.close().await;
 
     let bytes = match engine {
@@ -57,6 +64,8 @@ async fn invariant_10_the_database_holds_no_secret_in_the_clear(engine: Engine) 
         ("pre-shared key", &added.preshared_key),
         ("enrolment token", gateway.token.as_bytes()),
         ("login", attempt.as_str().as_bytes()),
+        ("recovery code", codes[0].as_bytes()),
+        ("recovery code, plain", plain.as_bytes()),
     ] {
         assert!(!secret.is_empty() && !contains(secret), "{what}");
         assert!(!contains(hex(secret).as_bytes()), "{what} in hexadecimal");

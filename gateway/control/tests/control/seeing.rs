@@ -444,8 +444,11 @@ async fn drops_are_answered_unless_the_location_says_otherwise() {
         "the default"
     );
     let set = |answer_drops| {
-        let name = "office".into();
-        Request::new(v1::SetLocationRequest { name, answer_drops })
+        Request::new(v1::SetLocationRequest {
+            name: "office".into(),
+            answer_drops,
+            ..Default::default()
+        })
     };
     let location = world
         .control

@@ -118,6 +118,7 @@ async fn an_mtu_that_gateways_refuse_is_refused(engine: Engine) {
         };
         let request = v1::AddLocationRequest {
             location: Some(location),
+            ..Default::default()
         };
         world
             .control
@@ -202,6 +203,35 @@ async fn names_and_keys_are_unique_and_valid(engine: Engine) {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+    for weak in [
+        "Password123",
+        "bob's password",
+        "bobbobbob",
+        &"x".repeat(257),
+    ] {
+        let weak = v1::AddUserRequest {
+            name: "bob".into(),
+            password: weak.into(),
+            ..Default::default()
+        };
+        let admin = world.control.admin();
+        let refused = admin.add_user(Request::new(weak)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        // The same rules for a new password, whether the user is named or given by id.
+        let named = v1::NameRequest {
+            name: "alice".into(),
+        };
+        let alice = admin.get_user(Request::new(named)).await.unwrap();
+        for name in ["alice".into(), alice.into_inner().id] {
+            let reset = v1::ResetUserRequest {
+                name,
+                password: "alice in wonderland".into(),
+                ..Default::default()
+            };
+            let refused = admin.reset_user(Request::new(reset)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        }
+    }
     let again = v1::AddUserRequest {
         name: "alice".into(),
         password: "long enough".into(),
@@ -322,6 +352,7 @@ async fn two_processes_on_one_store_converge(engine: Engine) {
         tokio::spawn(async move {
             let request = v1::AddLocationRequest {
                 location: Some(location),
+                ..Default::default()
             };
             admin.add_location(Request::new(request)).await.unwrap();
         })

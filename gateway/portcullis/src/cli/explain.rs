@@ -8,7 +8,7 @@ use gateway_common::verdict::{Reason, Verdict};
 use portcullis_proto::v1::{ExplainRequest, ExplainResponse, Explanation, Level};
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, level_name};
 use crate::exit::Exit;
 use crate::output::Fields;
 use crate::protocol::{self, Destination};
@@ -240,14 +240,6 @@ impl Answer<'_> {
             }
             _ => "nothing about the session or the rules: the packet itself is at fault",
         }
-    }
-}
-
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::None => "none",
-        Level::Mfa => "mfa",
-        Level::PhishingResistant => "phishing-resistant",
     }
 }
 

@@ -3,23 +3,24 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use portcullis_proto::v1::{
-    AddLocationRequest, ListRequest, Location, NameRequest, SetLocationRequest,
+    AddLocationRequest, FactorNames, Level, ListRequest, Location, NameRequest, SetLocationRequest,
 };
 use serde_json::{Value, json};
 
-use super::Context;
-use crate::exit::Exit;
+use super::{Context, level_name, revocation};
+use crate::exit::{Exit, UsageError};
 use crate::output::{Fields, Table};
 use crate::time::{self, Span};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   portcullis location add office --pool 10.77.0.0/24 --pool fd77::/64 \\
-      --endpoint vpn.example.org:51820 --route 10.9.0.0/24 --session-lifetime 12h --idle-timeout 1h")]
+      --endpoint vpn.example.org:51820 --route 10.9.0.0/24 --preset aal2
+  portcullis location set office --require phishing-resistant")]
 pub(super) struct LocationCommand {
     #[command(subcommand)]
     action: Action,
@@ -33,7 +34,20 @@ enum Action {
     )]
     Add(Add),
     /// Change a location
-    #[command(after_help = "Example:\n  portcullis location set office --answer-drops false")]
+    #[command(after_help = "\
+Changes what is given and nothing else, in force at once. A higher level ends the sessions below it;
+a shorter lifetime or idle timeout shortens those there are, and a longer one leaves them alone; factors
+are asked of logins from now on. Exits with 3 while a gateway has not confirmed what ended or shrank.
+
+Presets (NIST SP 800-63B-4) set what is not given: `aal2` requires mfa, with a lifetime of 24h and an
+idle timeout of 1h at most; `aal3` requires phishing-resistant, with 12h and 15m at most. What is
+stricter already stays.
+
+Examples:
+  portcullis location set office --preset aal2
+  portcullis location set office --require phishing-resistant --wait 30s
+  portcullis location set office --factors password,totp --session-lifetime 8h
+  portcullis location set office --answer-drops false")]
     Set(Set),
     /// List locations
     List,
@@ -70,12 +84,8 @@ struct Add {
     /// An address of the portal, where it is not the gateway's; may be given again
     #[arg(long = "portal", value_name = "IP")]
     portals: Vec<IpAddr>,
-    /// How long a session lasts at most
-    #[arg(long, value_name = "DURATION")]
-    session_lifetime: Option<Span>,
-    /// How long a session lasts without traffic from the device; left out: as long as its lifetime
-    #[arg(long, value_name = "DURATION")]
-    idle_timeout: Option<Span>,
+    #[command(flatten)]
+    login: Login,
     /// Seconds between keepalives, written to client configurations
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16))]
     keepalive: Option<u16>,
@@ -84,12 +94,73 @@ struct Add {
     answer_drops: Option<bool>,
 }
 
+/// What the location demands of logins.
+#[derive(Debug, Args)]
+struct Login {
+    /// The level that every session has to have [default of a new location: mfa]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    require: Option<Require>,
+    /// What a login may be proven with, of password, totp, recovery-code and passkey [default of a new
+    /// location: all]
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
+    factors: Option<Vec<String>>,
+    /// How long a session lasts at most [default of a new location: 12h]
+    #[arg(long, value_name = "DURATION")]
+    session_lifetime: Option<Span>,
+    /// How long a session lasts without traffic from the device; 0s: as long as its lifetime [default of
+    /// a new location: 0s]
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<Span>,
+    /// Values of an assurance level of NIST SP 800-63B-4 for what is not given
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Require {
+    /// Two factors of different kinds
+    Mfa,
+    /// A passkey that verifies its user
+    PhishingResistant,
+}
+
+impl From<Require> for Level {
+    fn from(require: Require) -> Self {
+        match require {
+            Require::Mfa => Self::Mfa,
+            Require::PhishingResistant => Self::PhishingResistant,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Preset {
+    /// mfa, 24h and 1h at most
+    Aal2,
+    /// phishing-resistant, 12h and 15m at most
+    Aal3,
+}
+
+impl Preset {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Aal2 => "aal2",
+            Self::Aal3 => "aal3",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct Set {
     name: String,
+    #[command(flatten)]
+    login: Login,
     /// Whether senders of dropped openers are told at once, by RST or ICMP, instead of waiting
-    #[arg(long, value_name = "BOOL", required = true)]
+    #[arg(long, value_name = "BOOL")]
     answer_drops: Option<bool>,
+    /// How long to wait for the gateways, where sessions end or get shorter
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    wait: Span,
 }
 
 /// Strict, because `10.77.0.9/24` may stand for the host or for the network.
@@ -153,9 +224,10 @@ impl LocationCommand {
 }
 
 async fn add(args: Add, context: Context) -> Result<Exit> {
-    let location = Location::from(args);
+    let preset = args.login.preset.map_or("", Preset::as_str).to_owned();
     let request = AddLocationRequest {
-        location: Some(location),
+        location: Some(Location::from(args)),
+        preset,
     };
     let location = context
         .admin()
@@ -177,20 +249,65 @@ async fn add(args: Add, context: Context) -> Result<Exit> {
 }
 
 async fn set(args: Set, context: Context) -> Result<Exit> {
+    let Login {
+        require,
+        factors,
+        session_lifetime,
+        idle_timeout,
+        preset,
+    } = args.login;
     let request = SetLocationRequest {
         name: args.name,
         answer_drops: args.answer_drops,
+        require: require.map(|require| Level::from(require).into()),
+        factors: factors.map(|names| FactorNames { names }),
+        session_lifetime_ms: session_lifetime.map(Span::as_millis),
+        idle_timeout_ms: idle_timeout.map(Span::as_millis),
+        preset: preset.map_or("", Preset::as_str).to_owned(),
+        wait_ms: args.wait.as_millis(),
     };
+    let nothing = SetLocationRequest {
+        name: request.name.clone(),
+        wait_ms: request.wait_ms,
+        ..SetLocationRequest::default()
+    };
+    if request == nothing {
+        let text = "what is to be changed? See `portcullis location set --help`";
+        return Err(UsageError(text.to_owned()).into());
+    }
     let location = context
         .admin()
         .await?
         .set_location(request)
         .await?
         .into_inner();
-    context
-        .output
-        .answer(|| json_of(&location), || text_of(&location))?;
-    Ok(Exit::Done)
+    let Some(status) = &location.revocation else {
+        context
+            .output
+            .answer(|| json_of(&location), || text_of(&location))?;
+        return Ok(Exit::Done);
+    };
+    context.output.answer(
+        || {
+            let mut json = json_of(&location);
+            json["revocation"] = revocation::json(status);
+            json["revocation"]["shortened"] = status.shortened.into();
+            json
+        },
+        || {
+            let shortened = match status.shortened {
+                0 => String::new(),
+                1 => "1 session ends sooner.\n".to_owned(),
+                sessions => format!("{sessions} sessions end sooner.\n"),
+            };
+            format!(
+                "{}\n{shortened}{}",
+                text_of(&location),
+                revocation::text(status)
+            )
+        },
+    )?;
+    Ok(revocation::exit(status))
 }
 
 /// What is left out stays zero, which asks control for its default.
@@ -210,8 +327,10 @@ impl From<Add> for Location {
             dns: strings(args.dns),
             portal_port: args.portal_port.unwrap_or(0).into(),
             portals: strings(args.portals),
-            session_lifetime_ms: args.session_lifetime.map_or(0, Span::as_millis),
-            idle_timeout_ms: args.idle_timeout.map_or(0, Span::as_millis),
+            session_lifetime_ms: args.login.session_lifetime.map_or(0, Span::as_millis),
+            idle_timeout_ms: args.login.idle_timeout.map_or(0, Span::as_millis),
+            require: args.login.require.map_or(Level::None, Level::from).into(),
+            factors: args.login.factors.unwrap_or_default(),
             persistent_keepalive_s: args.keepalive.unwrap_or(0).into(),
             answer_drops: args.answer_drops,
             ..Self::default()
@@ -234,14 +353,16 @@ async fn list(context: Context) -> Result<Exit> {
     context.output.answer(
         || json!({ "locations": locations.iter().map(json_of).collect::<Vec<_>>() }),
         || {
-            let mut table =
-                Table::new(&["NAME", "POOLS", "ENDPOINT", "ROUTES", "LIFETIME", "IDLE"]);
+            let mut table = Table::new(&[
+                "NAME", "POOLS", "ENDPOINT", "ROUTES", "REQUIRES", "LIFETIME", "IDLE",
+            ]);
             for location in &locations {
                 table.row([
                     location.name.clone(),
                     location.pools.join(","),
                     location.endpoint.clone(),
                     location.routes.join(","),
+                    level_name(location.require()).to_owned(),
                     time::duration_text(location.session_lifetime_ms),
                     time::duration_text(location.idle_timeout_ms),
                 ]);
@@ -266,6 +387,8 @@ fn json_of(location: &Location) -> Value {
         "dns": location.dns,
         "portal_port": location.portal_port,
         "portals": location.portals,
+        "require": level_name(location.require()),
+        "factors": location.factors,
         "session_lifetime_ms": location.session_lifetime_ms,
         "idle_timeout_ms": location.idle_timeout_ms,
         "persistent_keepalive_s": location.persistent_keepalive_s,
@@ -286,6 +409,8 @@ fn text_of(location: &Location) -> String {
         .field("DNS", location.dns.join(", "))
         .field("Portal port", location.portal_port)
         .field("Portals", location.portals.join(", "))
+        .field("Requires", level_name(location.require()))
+        .field("Factors", location.factors.join(", "))
         .field(
             "Session lifetime",
             time::duration_text(location.session_lifetime_ms),

@@ -1,7 +1,8 @@
 //! `portcullis login` and `logout`: a stock client's login from a terminal.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
+use portcullis_client::portal::Attempt;
 use portcullis_client::{Fingerprint, PortalClient, Session};
 use serde_json::{Value, json};
 
@@ -33,12 +34,13 @@ Exits with 4 when the login is refused or delayed. --status exits with 1 when th
 
 Examples:
   portcullis login --url https://10.77.0.1:443 --ca-fingerprint sha256:… --username ada
+  portcullis login --url https://10.77.0.1:443 --ca-fingerprint sha256:… --recovery-code ABCD-EFGH-…
   portcullis login --status --url https://10.77.0.1:443 --ca-fingerprint sha256:…")]
 pub(super) struct LoginArgs {
     #[command(flatten)]
     portal: Portal,
     /// Only show whether this device has a session
-    #[arg(long, conflicts_with_all = ["username", "password_stdin", "totp", "totp_command"])]
+    #[arg(long, conflicts_with_all = ["username", "password_stdin", "totp", "totp_command", "recovery_code"])]
     status: bool,
     #[arg(long)]
     username: Option<String>,
@@ -51,6 +53,9 @@ pub(super) struct LoginArgs {
     /// A shell command that prints the six digits
     #[arg(long, value_name = "COMMAND", conflicts_with = "totp")]
     totp_command: Option<String>,
+    /// One of the user's recovery codes, where the authenticator is lost
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["totp", "totp_command"])]
+    recovery_code: Option<String>,
 }
 
 impl LoginArgs {
@@ -65,18 +70,47 @@ impl LoginArgs {
         };
         let password = input::password(self.password_stdin, "Password: ")?;
         let attempt = portal.begin(&username, &password)?;
-        let code = match (self.totp, self.totp_command) {
-            (Some(code), _) => code,
-            (None, Some(command)) => input::from_command(&command)?,
-            (None, None) => input::ask("Code: ")?,
+        let second = match (self.recovery_code, self.totp, self.totp_command) {
+            (Some(code), ..) => Second::Recovery(code),
+            (None, Some(code), _) => Second::Totp(code),
+            (None, None, Some(command)) => Second::Totp(input::from_command(&command)?),
+            (None, None, None) => ask(&attempt, &self.portal.url)?,
         };
-        let session = portal.totp(&attempt, code.trim())?;
+        let session = match second {
+            Second::Totp(code) => portal.totp(&attempt, code.trim())?,
+            Second::Recovery(code) => portal.recovery(&attempt, &code)?,
+        };
         output.answer(
             || json!(session),
             || format!("Logged in.\n\n{}", text_of(&session)),
         )?;
         Ok(Exit::Done)
     }
+}
+
+enum Second {
+    Totp(String),
+    Recovery(String),
+}
+
+/// Asks for what the portal wants. Six digits are the authenticator's; recovery codes are longer.
+fn ask(attempt: &Attempt, url: &str) -> Result<Second> {
+    let prompt = match (attempt.wants("totp"), attempt.wants("recovery-code")) {
+        (true, true) => "Code (or a recovery code): ",
+        (true, false) => "Code: ",
+        (false, true) => "Recovery code: ",
+        (false, false) => bail!(
+            "this location asks for a factor that a terminal cannot present ({}): open {url} in a browser",
+            attempt.factors.join(", ")
+        ),
+    };
+    let code = input::ask(prompt)?;
+    let digits = code.trim().len() == 6 && code.trim().bytes().all(|b| b.is_ascii_digit());
+    Ok(if digits || !attempt.wants("recovery-code") {
+        Second::Totp(code)
+    } else {
+        Second::Recovery(code)
+    })
 }
 
 fn status(portal: &PortalClient, output: Output) -> Result<Exit> {

@@ -4,12 +4,12 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::revoke_sessions_request::Target;
 use portcullis_proto::v1::{
-    AddSessionRequest, ExtendSessionRequest, Level, ListSessionsRequest, NameRequest,
+    AddSessionRequest, ExtendSessionRequest, ListSessionsRequest, NameRequest,
     RevokeSessionsRequest, SessionInfo,
 };
 use serde_json::{Value, json};
 
-use super::{Context, revocation};
+use super::{Context, level_name, revocation};
 use crate::exit::Exit;
 use crate::output::{Fields, Table};
 use crate::time::{self, Span};
@@ -42,7 +42,8 @@ enum Action {
     },
     /// Show a session
     Show { id: String },
-    /// Grant a device a session without a login; audited
+    /// Grant a device a session without a login, at level mfa; audited. Refused where the location
+    /// requires more
     #[command(after_help = "Example:\n  portcullis session add --device build7 --lifetime 2h")]
     Add {
         #[arg(long)]
@@ -268,11 +269,6 @@ fn json_of(session: &SessionInfo) -> Value {
     })
 }
 
-/// The level's name in policies and documents.
 fn level(session: &SessionInfo) -> &'static str {
-    match session.level() {
-        Level::None => "none",
-        Level::Mfa => "mfa",
-        Level::PhishingResistant => "phishing-resistant",
-    }
+    level_name(session.level())
 }

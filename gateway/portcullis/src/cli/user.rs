@@ -20,7 +20,8 @@ Examples:
   echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
   portcullis user groups ada --add oncall
   portcullis user disable ada
-  portcullis user reset ada --totp")]
+  portcullis user reset ada --totp
+  portcullis user recovery-codes ada")]
 pub(super) struct UserCommand {
     #[command(subcommand)]
     action: Action,
@@ -53,7 +54,16 @@ Examples:
   portcullis user groups ada --set sre,staff
   portcullis user groups ada --add oncall --remove staff")]
     Groups(Groups),
-    /// Give a user a new password, a new TOTP secret or both; ends the user's sessions
+    /// Make ten recovery codes for a user; all earlier ones are void
+    #[command(after_help = "\
+Each is good once in place of the authenticator's code, where the location allows recovery-code. They are
+shown this once: hand them over in person, after making sure who it is. An audit record tells of it.
+
+Example:
+  portcullis user recovery-codes ada")]
+    RecoveryCodes { name: String },
+    /// Give a user a new password, a new TOTP secret or both; ends the user's sessions. With a new TOTP
+    /// secret, recovery codes are void
     #[command(after_help = "Example:\n  portcullis user reset ada --totp")]
     Reset(Reset),
 }
@@ -122,6 +132,7 @@ impl UserCommand {
             Action::Disable { name } => set_disabled(name, true, context).await,
             Action::Enable { name } => set_disabled(name, false, context).await,
             Action::Unlock { name } => unlock(name, context).await,
+            Action::RecoveryCodes { name } => recovery_codes(name, context).await,
             Action::Groups(args) => groups(args, context).await,
             Action::Reset(args) => reset(args, context).await,
         }
@@ -212,6 +223,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
                 .field("State", state(&user))
                 .field("Password", yes_or_no(user.has_password))
                 .field("TOTP", yes_or_no(user.has_totp))
+                .field("Recovery codes", user.recovery_codes)
                 .field("Devices", user.devices)
                 .field("Live sessions", user.live_sessions)
                 .field("Created", time::text(user.created_ms))
@@ -242,6 +254,27 @@ async fn unlock(name: String, context: Context) -> Result<Exit> {
     context.output.answer(
         || json!({ "unlocked": name }),
         || format!("User {name} can try again at once."),
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn recovery_codes(name: String, context: Context) -> Result<Exit> {
+    let request = NameRequest { name: name.clone() };
+    let mut admin = context.admin().await?;
+    let made = admin.new_recovery_codes(request).await?.into_inner();
+    context.output.answer(
+        || json!({ "name": name, "codes": made.codes, "voided": made.voided }),
+        || {
+            let voided = match made.voided {
+                0 => String::new(),
+                1 => "One earlier code is void now.\n".to_owned(),
+                voided => format!("{voided} earlier codes are void now.\n"),
+            };
+            let codes = made.codes.join("\n  ");
+            format!(
+                "Recovery codes of {name}, each good once:\n\n  {codes}\n\n{voided}These are shown only once.\n"
+            )
+        },
     )?;
     Ok(Exit::Done)
 }
@@ -339,6 +372,7 @@ fn json_of(user: &User) -> Value {
         "live_sessions": user.live_sessions,
         "has_password": user.has_password,
         "has_totp": user.has_totp,
+        "recovery_codes": user.recovery_codes,
     })
 }
 

@@ -151,6 +151,7 @@ async fn start(
                 listen_port: 51820,
                 ..v1::Location::default()
             }),
+            ..v1::AddLocationRequest::default()
         })
         .await?;
 

@@ -11,6 +11,7 @@ mod explain;
 mod full_disk;
 mod login;
 mod metrics;
+mod mfa_policy;
 mod partition;
 mod policy;
 mod reconcile;

@@ -1,4 +1,6 @@
-//! Password hashing with argon2id.
+//! Passwords: the rules for new ones, and hashing with argon2id.
+
+mod rules;
 
 use std::sync::Arc;
 
@@ -8,11 +10,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::Semaphore;
 
 use crate::secrets::Secret;
+use rules::{MAX_BYTES, MAX_CHARACTERS, MIN_CHARACTERS};
 
-/// NIST SP 800-63B-4, 3.1.1.2: eight characters where a second factor is always asked for.
-const MIN_CHARACTERS: usize = 8;
-/// Longer input only costs hashing time.
-const MAX_BYTES: usize = 1024;
 /// OWASP's password storage cheat sheet: argon2id, 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
@@ -25,8 +24,12 @@ const CONCURRENT: usize = 2;
 pub enum PasswordError {
     #[error("a password needs at least {MIN_CHARACTERS} characters")]
     Short,
-    #[error("a password may have at most {MAX_BYTES} bytes")]
+    #[error("a password may have at most {MAX_CHARACTERS} characters")]
     Long,
+    #[error("this password is one of the most common ones, which are tried first: choose another")]
+    Common,
+    #[error("a password may not contain the user's name")]
+    Name,
     #[error("password hashing failed: {0}")]
     Hash(String),
 }
@@ -48,14 +51,13 @@ impl Passwords {
         })
     }
 
-    /// The PHC string of a new password.
-    pub(crate) async fn hash(&self, password: &Secret) -> Result<String, PasswordError> {
-        if password.expose().chars().count() < MIN_CHARACTERS {
-            return Err(PasswordError::Short);
-        }
-        if password.expose().len() > MAX_BYTES {
-            return Err(PasswordError::Long);
-        }
+    /// The PHC string of a new password of this user, if it may be one.
+    pub(crate) async fn hash(
+        &self,
+        password: &Secret,
+        user: &str,
+    ) -> Result<String, PasswordError> {
+        rules::check(password.expose(), user)?;
         let password = password.clone();
         self.run(move || hash(password.expose())).await?
     }
@@ -123,7 +125,10 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_matches_and_nobody_never_does() {
         let passwords = Passwords::new().unwrap();
-        let stored = passwords.hash(&"correct horse".into()).await.unwrap();
+        let stored = passwords
+            .hash(&"correct horse".into(), "ada")
+            .await
+            .unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert!(
             passwords
@@ -144,7 +149,7 @@ mod tests {
                 .unwrap()
         );
         assert!(matches!(
-            passwords.hash(&"seven77".into()).await,
+            passwords.hash(&"seven77".into(), "ada").await,
             Err(PasswordError::Short)
         ));
     }

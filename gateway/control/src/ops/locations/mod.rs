@@ -1,5 +1,7 @@
 //! Locations.
 
+mod set;
+
 use std::net::IpAddr;
 
 use portcullis_proto::v1;
@@ -7,7 +9,9 @@ use serde_json::json;
 
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{Name, Pool, endpoint, route};
+use crate::domain::{
+    FactorSet, MfaChange, MfaPolicy, Name, Pool, Preset, endpoint, level_name, route,
+};
 use crate::error::OperationError;
 use crate::store::locations::{self, LocationRow};
 use crate::store::{to_i64, to_u64};
@@ -15,18 +19,25 @@ use crate::store::{to_i64, to_u64};
 const DEFAULT_MTU: u32 = 1420;
 const SMALLEST_MTU: u32 = 1280;
 const DEFAULT_PORTAL_PORT: u32 = 443;
-const DEFAULT_LIFETIME_MS: u64 = 12 * 60 * 60 * 1000;
-const LONGEST_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+/// What a location demands of logins unless told otherwise.
+const DEFAULT_MFA: MfaPolicy = MfaPolicy {
+    factors: FactorSet::ALL,
+    require: v1::Level::Mfa,
+    session_lifetime_ms: 12 * 60 * 60 * 1000,
+    idle_timeout_ms: 0,
+};
 
 impl Core {
     pub(crate) async fn add_location(
         &self,
         request: v1::AddLocationRequest,
     ) -> Result<v1::Location> {
+        let preset = request.preset;
         let request = request
             .location
             .ok_or_else(|| OperationError::invalid("no location was given"))?;
-        let (location, pools) = check(request, self.now_ms())?;
+        let mfa = mfa(&request, &preset)?;
+        let (location, pools) = check(request, mfa, self.now_ms())?;
         let mut write = self.store.change(location.created_ms).await?;
         for other in locations::list(write.sql()).await? {
             for theirs in other.pools()? {
@@ -47,12 +58,18 @@ impl Core {
         locations::insert(write.sql(), &location)
             .await
             .map_err(OperationError::taken("location", &location.name))?;
-        let detail = json!({ "pools": location.pools });
+        let detail = json!({
+            "pools": location.pools,
+            "require": level_name(location.mfa.require),
+            "factors": location.mfa.factors.names(),
+            "session_lifetime_ms": location.mfa.session_lifetime_ms,
+            "idle_timeout_ms": location.mfa.idle_timeout_ms,
+        });
         write
             .audit(by_admin("location.add", &location.name, detail))
             .await?;
         write.commit().await?;
-        Ok(view(location))
+        Ok(view(&location))
     }
 
     pub(crate) async fn list_locations(&self) -> Result<v1::Locations> {
@@ -60,7 +77,7 @@ impl Core {
         let locations = locations::list(read.sql()).await?;
         read.end().await?;
         Ok(v1::Locations {
-            locations: locations.into_iter().map(view).collect(),
+            locations: locations.iter().map(view).collect(),
         })
     }
 
@@ -68,31 +85,7 @@ impl Core {
         let mut read = self.store.read().await?;
         let location = found("location", name, locations::find(read.sql(), name)).await?;
         read.end().await?;
-        Ok(view(location))
-    }
-
-    /// Changes what may change while devices and gateways use the location.
-    pub(crate) async fn set_location(
-        &self,
-        request: v1::SetLocationRequest,
-    ) -> Result<v1::Location> {
-        let Some(answer_drops) = request.answer_drops else {
-            return Err(OperationError::invalid("nothing to change was given"));
-        };
-        let mut write = self.store.change(self.now_ms()).await?;
-        let name = &request.name;
-        let location = found("location", name, locations::find(write.sql(), name)).await?;
-        let revision = write.revision();
-        locations::set_answer_drops(write.sql(), &location.id, answer_drops, revision).await?;
-        let detail = json!({ "answer_drops": answer_drops });
-        write
-            .audit(by_admin("location.set", &location.name, detail))
-            .await?;
-        write.commit().await?;
-        Ok(view(LocationRow {
-            answer_drops: answer_drops.into(),
-            ..location
-        }))
+        Ok(view(&location))
     }
 
     /// Only an empty one: its devices and gateways are removed first, by name.
@@ -115,7 +108,45 @@ impl Core {
     }
 }
 
-fn check(request: v1::Location, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)> {
+/// What a new location demands of logins.
+fn mfa(request: &v1::Location, preset: &str) -> Result<MfaPolicy> {
+    let require = match request.require {
+        0 => None,
+        require => Some(require),
+    };
+    let (require, preset) = terms_given(require, preset)?;
+    let factors = match request.factors.as_slice() {
+        [] => None,
+        names => Some(FactorSet::parse(names)?),
+    };
+    let unless_zero = |ms: u64| (ms != 0).then(|| to_i64(ms));
+    let change = MfaChange {
+        factors,
+        require,
+        session_lifetime_ms: unless_zero(request.session_lifetime_ms),
+        idle_timeout_ms: unless_zero(request.idle_timeout_ms),
+        preset,
+    };
+    Ok(change.apply(DEFAULT_MFA)?)
+}
+
+/// A level and a preset as a request names them.
+fn terms_given(require: Option<i32>, preset: &str) -> Result<(Option<v1::Level>, Option<Preset>)> {
+    let require = match require {
+        None => None,
+        Some(number) => Some(
+            v1::Level::try_from(number)
+                .map_err(|_| OperationError::invalid(format!("there is no level {number}")))?,
+        ),
+    };
+    let preset = match preset {
+        "" => None,
+        preset => Some(Preset::parse(preset)?),
+    };
+    Ok((require, preset))
+}
+
+fn check(request: v1::Location, mfa: MfaPolicy, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)> {
     let name = Name::parse("location", &request.name)?;
     let endpoint_port = endpoint(&request.endpoint)?;
     let pools = request.pools.iter().map(|pool| Pool::parse(pool));
@@ -152,20 +183,6 @@ fn check(request: v1::Location, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)>
             "an MTU of {mtu} is not within {SMALLEST_MTU}, the least that IPv6 needs, and 65535"
         )));
     }
-    let lifetime_ms = match request.session_lifetime_ms {
-        0 => DEFAULT_LIFETIME_MS,
-        lifetime => lifetime,
-    };
-    for (what, ms) in [
-        ("session lifetime", lifetime_ms),
-        ("idle timeout", request.idle_timeout_ms),
-    ] {
-        if ms > LONGEST_MS || (1..1000).contains(&ms) {
-            return Err(OperationError::invalid(format!(
-                "a {what} is between a second and 366 days"
-            )));
-        }
-    }
     let location = LocationRow {
         id: new_id(),
         name: name.as_str().into(),
@@ -177,8 +194,7 @@ fn check(request: v1::Location, now_ms: i64) -> Result<(LocationRow, Vec<Pool>)>
         dns,
         portal_port: port("portal port", request.portal_port, DEFAULT_PORTAL_PORT)?,
         portals,
-        session_lifetime_ms: to_i64(lifetime_ms),
-        idle_timeout_ms: to_i64(request.idle_timeout_ms),
+        mfa,
         persistent_keepalive_s: match request.persistent_keepalive_s {
             seconds @ 0..=65_535 => seconds.into(),
             _ => return Err(OperationError::invalid("a keepalive is 65535 s at most")),
@@ -209,23 +225,26 @@ fn addresses(what: &str, texts: &[String]) -> Result<Vec<String>> {
     texts.iter().map(parse).collect()
 }
 
-pub(super) fn view(location: LocationRow) -> v1::Location {
+pub(super) fn view(location: &LocationRow) -> v1::Location {
     let small = |value: i64| u32::try_from(value).unwrap_or(0);
     v1::Location {
-        id: location.id,
-        name: location.name,
-        pools: location.pools,
-        endpoint: location.endpoint,
+        id: location.id.clone(),
+        name: location.name.clone(),
+        pools: location.pools.clone(),
+        endpoint: location.endpoint.clone(),
         listen_port: small(location.listen_port),
         mtu: small(location.mtu),
-        routes: location.routes,
-        dns: location.dns,
+        routes: location.routes.clone(),
+        dns: location.dns.clone(),
         portal_port: small(location.portal_port),
-        portals: location.portals,
-        session_lifetime_ms: to_u64(location.session_lifetime_ms),
-        idle_timeout_ms: to_u64(location.idle_timeout_ms),
+        portals: location.portals.clone(),
+        session_lifetime_ms: to_u64(location.mfa.session_lifetime_ms),
+        idle_timeout_ms: to_u64(location.mfa.idle_timeout_ms),
         persistent_keepalive_s: small(location.persistent_keepalive_s),
         created_ms: location.created_ms,
         answer_drops: Some(location.answer_drops != 0),
+        require: location.mfa.require.into(),
+        factors: location.mfa.factors.names(),
+        revocation: None,
     }
 }

@@ -1,0 +1,167 @@
+//! The first step of a login: a name with its password, or nothing but the device.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::machine::{Next, Proven, next};
+use super::{LoginError, LoginId, LoginStep, Logins, canonical};
+use crate::domain::Factor;
+use crate::error::OperationError;
+use crate::secrets::{Secret, Token};
+use crate::store::attempts::{self, NewAttempt};
+use crate::store::limits::{self, Counted};
+use crate::store::{Entry, StoreError, devices, locations, to_u64, users};
+
+/// How long after the first step the last one may come.
+const WITHIN_MS: i64 = 5 * 60 * 1000;
+/// Logins that a device may have in progress with nothing proven.
+const UNPROVEN: i64 = 16;
+
+impl Logins {
+    /// Begins with a password. `from` is the source address of the connection, inside the tunnel.
+    ///
+    /// The password may be given wherever it is among the location's factors, also where it does
+    /// not count for the level that is required: the answer then says what does.
+    pub async fn begin(
+        &self,
+        from: IpAddr,
+        username: &str,
+        password: Secret,
+    ) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let mut read = core.store.read().await?;
+        let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
+        let user = users::find(read.sql(), username).await?;
+        let location = match &device {
+            Some(device) => locations::find(read.sql(), &device.location_id).await?,
+            None => None,
+        };
+        read.end().await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        let refuse = async || {
+            self.refuse(&device.id, &device.user, &device.name, "password")
+                .await
+        };
+        // A name, not an id; the device's own user; not disabled. Otherwise as slow as a real
+        // comparison, with the same answer, and counted against the device alone.
+        let user = user
+            .filter(|user| user.name == username && user.id == device.user_id && !user.disabled);
+        let Some(user) = user else {
+            self.reserve(Counted::Device(&device.id)).await?;
+            self.verify(&password, None).await?;
+            return refuse().await;
+        };
+        // A delayed device is delayed for every name: the delay tells nobody which one is right.
+        if device.delayed_until_ms > core.now_ms() {
+            self.reserve(Counted::Device(&device.id)).await?;
+        }
+        let delayed_until_ms = self.reserve(Counted::User(&user.id)).await?;
+        // Where passwords are not allowed, none is right, and it takes as long to say so.
+        let allowed =
+            location.is_some_and(|location| location.mfa.factors.contains(Factor::Password));
+        let stored = allowed.then_some(user.password.as_str());
+        if !self.verify(&password, stored).await? {
+            return refuse().await;
+        }
+        let token = Token::generate().map_err(OperationError::from)?;
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        limits::give_back(write.sql(), &user.id, delayed_until_ms).await?;
+        attempts::delete_expired(write.sql(), now_ms).await?;
+        let id = token.hash();
+        let attempt = NewAttempt {
+            id: id.as_str(),
+            user_id: &user.id,
+            password: &user.password,
+            device_id: &device.id,
+            expires_ms: now_ms + WITHIN_MS,
+            proven: Proven {
+                knowledge: true,
+                ..Proven::default()
+            },
+        };
+        // As the location is now, not as it was before the password was compared.
+        let location = locations::find(write.sql(), &device.location_id).await?;
+        let wants = location
+            .filter(|location| location.mfa.factors.contains(Factor::Password))
+            .map(|location| next(&location.mfa, attempt.proven));
+        let Some(Next::Wants(factors)) = wants else {
+            return Err(LoginError::Refused);
+        };
+        if factors.is_empty() || !attempts::insert(write.sql(), &attempt).await? {
+            return Err(LoginError::Refused);
+        }
+        let actor = format!("user:{}", user.name);
+        let subject = format!("device:{}", device.name);
+        let detail = json!({ "step": "password" });
+        write
+            .audit(Entry {
+                actor: &actor,
+                action: "login.begin",
+                subject: &subject,
+                detail,
+            })
+            .await?;
+        write.commit().await?;
+        Ok(LoginStep::Wants {
+            attempt: LoginId::new(&token),
+            factors,
+            expires_in: Duration::from_millis(to_u64(WITHIN_MS)),
+        })
+    }
+
+    /// Begins with nothing but the device, whose user is going to present a passkey. Refused where
+    /// the location allows none. Nothing is proven by this, so that no record is made of it.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "WebAuthn's ceremonies call it, and are not built in yet"
+        )
+    )]
+    pub(crate) async fn begin_passkey(&self, from: IpAddr) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let token = Token::generate().map_err(OperationError::from)?;
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        let user = users::find(write.sql(), &device.user_id).await?;
+        let user = user.ok_or(StoreError::Value("owner of a device"))?;
+        let location = locations::find(write.sql(), &device.location_id).await?;
+        let location = location.ok_or(StoreError::Value("location of a device"))?;
+        let proven = Proven::default();
+        let factors = match next(&location.mfa, proven) {
+            Next::Wants(factors) if factors.contains(Factor::Passkey) => factors,
+            _ => return Err(LoginError::Refused),
+        };
+        attempts::delete_expired(write.sql(), now_ms).await?;
+        // Costs nothing but the device's key, and may not fill the store. Logins that have proven
+        // something are neither counted nor held up.
+        let (count, oldest_ms) = attempts::unproven(write.sql(), &device.id).await?;
+        if count >= UNPROVEN {
+            let retry_after = Duration::from_millis(to_u64(oldest_ms.saturating_sub(now_ms)));
+            return Err(LoginError::Delayed { retry_after });
+        }
+        let id = token.hash();
+        let attempt = NewAttempt {
+            id: id.as_str(),
+            user_id: &user.id,
+            password: &user.password,
+            device_id: &device.id,
+            expires_ms: now_ms + WITHIN_MS,
+            proven,
+        };
+        if !attempts::insert(write.sql(), &attempt).await? {
+            return Err(LoginError::Refused);
+        }
+        write.commit().await?;
+        Ok(LoginStep::Wants {
+            attempt: LoginId::new(&token),
+            factors,
+            expires_in: Duration::from_millis(to_u64(WITHIN_MS)),
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! Which factors a login still wants. Pure: what a location demands and what has been proven go in,
+//! and the next step comes out.
+
+use portcullis_proto::v1::Level;
+
+use crate::domain::{Factor, FactorSet, MfaPolicy};
+use crate::secrets::TokenHash;
+
+/// A factor that was verified. Whoever makes one has done the verification: nothing outside of
+/// this crate can.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    /// The password with this stored hash was right.
+    Password { stored: String },
+    /// The code was that of this time step, which is spent with it.
+    Totp { step: i64 },
+    /// The code with this hash, which is spent with it. Whether it is one of the user's shows then.
+    RecoveryCode { hash: TokenHash },
+    /// A passkey signed the challenge, with or without verifying its user.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "WebAuthn's ceremonies make it, and are not built in yet"
+        )
+    )]
+    Passkey { user_verified: bool },
+}
+
+/// What a login has proven so far, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proven {
+    /// Something the user knows.
+    pub(crate) knowledge: bool,
+    /// Something the user has.
+    pub(crate) possession: bool,
+    /// WebAuthn with user verification: two kinds in one, and no other site can relay it.
+    pub(crate) webauthn: bool,
+}
+
+/// What is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Any one of these factors. None: this login leads nowhere.
+    Wants(FactorSet),
+    /// A session at this level.
+    Done(Level),
+}
+
+impl Proof {
+    pub(crate) fn factor(&self) -> Factor {
+        match self {
+            Self::Password { .. } => Factor::Password,
+            Self::Totp { .. } => Factor::Totp,
+            Self::RecoveryCode { .. } => Factor::RecoveryCode,
+            Self::Passkey { .. } => Factor::Passkey,
+        }
+    }
+}
+
+impl Proven {
+    /// NIST SP 800-63B-4, 2.2.1 and 2.3.1: two factors of different kinds, or one authenticator
+    /// that is both. Two of the same kind are still one.
+    fn level(self) -> Level {
+        if self.webauthn {
+            Level::PhishingResistant
+        } else if self.knowledge && self.possession {
+            Level::Mfa
+        } else {
+            Level::None
+        }
+    }
+}
+
+/// What a login that has proven this much needs to open a session.
+pub(crate) fn next(policy: &MfaPolicy, proven: Proven) -> Next {
+    let level = proven.level();
+    if level != Level::None && level >= policy.require {
+        return Next::Done(level);
+    }
+    let mut wants = FactorSet::NONE;
+    if !proven.webauthn {
+        wants = wants.with(Factor::Passkey);
+    }
+    if policy.require == Level::Mfa {
+        if !proven.knowledge {
+            wants = wants.with(Factor::Password);
+        } else if !proven.possession {
+            // Only after the password: nobody gets to guess at codes alone.
+            wants = wants.with(Factor::Totp).with(Factor::RecoveryCode);
+        }
+    }
+    Next::Wants(wants.and(policy.factors))
+}
+
+/// What is proven once this is added. `None` when it is not wanted: not allowed at the location, of
+/// a kind that is proven already, or of no use for the level that is required.
+pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<Proven> {
+    let Next::Wants(wants) = next(policy, proven) else {
+        return None;
+    };
+    if !wants.contains(proof.factor()) {
+        return None;
+    }
+    let more = match proof {
+        Proof::Password { .. } => Proven {
+            knowledge: true,
+            ..proven
+        },
+        Proof::Totp { .. } | Proof::RecoveryCode { .. } => Proven {
+            possession: true,
+            ..proven
+        },
+        Proof::Passkey {
+            user_verified: true,
+        } => Proven {
+            webauthn: true,
+            ..proven
+        },
+        // Without verification it shows that somebody holds it, and nothing more.
+        Proof::Passkey { .. } => Proven {
+            possession: true,
+            ..proven
+        },
+    };
+    let useful = more != proven
+        && match next(policy, more) {
+            Next::Done(_) => true,
+            Next::Wants(wants) => !wants.is_empty() && policy.require == Level::Mfa,
+        };
+    useful.then_some(more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(factors: &[&str], require: Level) -> MfaPolicy {
+        MfaPolicy {
+            factors: FactorSet::parse(factors).unwrap(),
+            require,
+            session_lifetime_ms: 1,
+            idle_timeout_ms: 0,
+        }
+    }
+
+    fn wants(names: &[&str]) -> Next {
+        Next::Wants(FactorSet::parse(names).unwrap())
+    }
+
+    const NOTHING: Proven = Proven {
+        knowledge: false,
+        possession: false,
+        webauthn: false,
+    };
+    const KNOWN: Proven = Proven {
+        knowledge: true,
+        ..NOTHING
+    };
+    const HELD: Proven = Proven {
+        possession: true,
+        ..NOTHING
+    };
+    const BOTH: Proven = Proven {
+        possession: true,
+        ..KNOWN
+    };
+    const VERIFIED: Proven = Proven {
+        webauthn: true,
+        ..NOTHING
+    };
+
+    fn password() -> Proof {
+        Proof::Password {
+            stored: String::new(),
+        }
+    }
+
+    #[test]
+    fn two_kinds_are_mfa_and_a_verified_passkey_is_phishing_resistant() {
+        let mfa = policy(
+            &["password", "totp", "recovery-code", "passkey"],
+            Level::Mfa,
+        );
+        assert_eq!(next(&mfa, NOTHING), wants(&["password", "passkey"]));
+        assert_eq!(
+            next(&mfa, KNOWN),
+            wants(&["totp", "recovery-code", "passkey"])
+        );
+        assert_eq!(next(&mfa, HELD), wants(&["password", "passkey"]));
+        assert_eq!(next(&mfa, BOTH), Next::Done(Level::Mfa));
+        assert_eq!(next(&mfa, VERIFIED), Next::Done(Level::PhishingResistant));
+
+        let strict = MfaPolicy {
+            require: Level::PhishingResistant,
+            ..mfa
+        };
+        for short in [NOTHING, KNOWN, HELD, BOTH] {
+            assert_eq!(next(&strict, short), wants(&["passkey"]), "{short:?}");
+        }
+        assert_eq!(
+            next(&strict, VERIFIED),
+            Next::Done(Level::PhishingResistant)
+        );
+    }
+
+    #[test]
+    fn only_what_is_allowed_is_wanted() {
+        let plain = policy(&["password", "totp"], Level::Mfa);
+        assert_eq!(next(&plain, NOTHING), wants(&["password"]));
+        assert_eq!(next(&plain, KNOWN), wants(&["totp"]));
+        let codes = policy(&["password", "recovery-code"], Level::Mfa);
+        assert_eq!(next(&codes, KNOWN), wants(&["recovery-code"]));
+        // The policy changed under the login: it leads nowhere, which is not the same as done.
+        assert_eq!(
+            next(&policy(&["passkey"], Level::Mfa), VERIFIED),
+            Next::Done(Level::PhishingResistant)
+        );
+        assert_eq!(next(&policy(&[], Level::Mfa), KNOWN), wants(&[]));
+        assert_eq!(
+            next(&policy(&[], Level::PhishingResistant), BOTH),
+            wants(&[])
+        );
+    }
+
+    #[test]
+    fn no_level_is_none_however_little_is_required() {
+        let none = policy(&["password", "totp"], Level::None);
+        for short in [NOTHING, KNOWN, HELD] {
+            assert!(matches!(next(&none, short), Next::Wants(_)), "{short:?}");
+        }
+    }
+
+    #[test]
+    fn a_factor_counts_once_and_in_its_turn() {
+        let mfa = policy(&["password", "totp", "passkey"], Level::Mfa);
+        let totp = Proof::Totp { step: 1 };
+        let held = Proof::Passkey {
+            user_verified: false,
+        };
+        let verified = Proof::Passkey {
+            user_verified: true,
+        };
+        assert_eq!(add(&mfa, NOTHING, &password()), Some(KNOWN));
+        assert_eq!(add(&mfa, KNOWN, &password()), None, "twice");
+        assert_eq!(
+            add(&mfa, NOTHING, &totp),
+            None,
+            "no guessing before the password"
+        );
+        assert_eq!(add(&mfa, KNOWN, &totp), Some(BOTH));
+        assert_eq!(add(&mfa, BOTH, &totp), None, "over");
+        assert_eq!(add(&mfa, NOTHING, &held), Some(HELD));
+        assert_eq!(add(&mfa, HELD, &held), None, "twice");
+        assert_eq!(add(&mfa, HELD, &password()), Some(BOTH));
+        assert_eq!(add(&mfa, KNOWN, &held), Some(BOTH));
+        assert_eq!(add(&mfa, NOTHING, &verified), Some(VERIFIED));
+
+        let strict = policy(&["password", "totp", "passkey"], Level::PhishingResistant);
+        for useless in [&password(), &totp, &held] {
+            assert_eq!(add(&strict, NOTHING, useless), None, "{useless:?}");
+            assert_eq!(add(&strict, KNOWN, useless), None, "{useless:?}");
+        }
+        assert!(add(&strict, NOTHING, &verified).is_some());
+        let without = policy(&["password", "totp"], Level::Mfa);
+        assert_eq!(add(&without, KNOWN, &verified), None, "not allowed here");
+    }
+}

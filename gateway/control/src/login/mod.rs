@@ -1,0 +1,210 @@
+//! Logging in, from the device's own tunnel address: one factor after the other, until the location
+//! has what it wants.
+//!
+//! Cryptokey routing makes the source address inside the tunnel proof of the device's key. The
+//! device says whose account this is; the name typed must agree, and only that user's counters
+//! can ever be touched from here.
+//!
+//! Each login has a record of its own in the store, with what it has proven so far: two at once do
+//! not know of each other, and a restart loses none. [`machine`] says what is to come.
+
+mod begin;
+mod count;
+mod machine;
+mod prove;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_proto::v1::Level;
+
+use crate::core::Core;
+use crate::domain::{FactorSet, SessionState};
+use crate::error::OperationError;
+use crate::secrets::Token;
+use crate::store::sessions::{Ending, Selection, SessionRow};
+use crate::store::{self, Entry, devices, sessions};
+
+pub(crate) use machine::Proven;
+
+/// How long the end of a session waits for its gateways.
+const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs logins; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Logins(pub(crate) Arc<Core>);
+
+/// Names a login in progress. Unguessable; the store keeps its hash.
+#[derive(Clone)]
+pub struct LoginId(String);
+
+/// Where a login is.
+#[derive(Debug)]
+pub enum LoginStep {
+    /// It wants one more factor: any of these.
+    Wants {
+        attempt: LoginId,
+        factors: FactorSet,
+        expires_in: Duration,
+    },
+    /// It has opened a session.
+    Done(SessionView),
+}
+
+/// A session as its user sees it.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    pub id: String,
+    pub user: String,
+    pub device: String,
+    pub location: String,
+    pub level: Level,
+    pub authenticated_at_ms: i64,
+    pub deadline_ms: i64,
+    /// 0: none.
+    pub idle_timeout_ms: i64,
+}
+
+/// A session that its user has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoggedOut {
+    /// Some gateway has not acknowledged the end in time: until it does, or the deadline passes, it
+    /// may let packets pass.
+    pub pending: bool,
+}
+
+/// Why there is no login.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Wrong in some way that is not told: name, password, code, another user's device, disabled.
+    #[error("login refused")]
+    Refused,
+    /// Too many wrong attempts. This one was not evaluated.
+    #[error("too many wrong attempts: try again in {} s", .retry_after.as_secs().max(1))]
+    Delayed { retry_after: Duration },
+    /// The source address is not one of a known device.
+    #[error("this address belongs to no device")]
+    UnknownDevice,
+    /// Unknown, too old, used up, or begun from another device.
+    #[error("this login is unknown or over: begin again")]
+    UnknownAttempt,
+    /// For callers that insist on an acknowledgement; logins return the session instead.
+    #[error("the session is granted, but no gateway has acknowledged it yet")]
+    GatewayPending,
+    #[error("the login could not be processed: {0}")]
+    Internal(#[from] OperationError),
+}
+
+impl LoginStep {
+    /// The session, if it has opened one.
+    pub fn session(self) -> Option<SessionView> {
+        match self {
+            Self::Done(session) => Some(session),
+            Self::Wants { .. } => None,
+        }
+    }
+}
+
+impl LoginId {
+    fn new(token: &Token) -> Self {
+        Self(token.expose().to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for LoginId {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for LoginId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoginId(…)")
+    }
+}
+
+impl From<store::StoreError> for LoginError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl Logins {
+    /// The live session of the device with this address.
+    pub async fn current(&self, from: IpAddr) -> Result<Option<SessionView>, LoginError> {
+        let mut read = self.0.store.read().await?;
+        let address = canonical(from);
+        let session = sessions::find_live_by_address(read.sql(), &address, self.0.now_ms()).await?;
+        read.end().await?;
+        Ok(session.map(view))
+    }
+
+    /// Whether any device has this address.
+    pub async fn knows(&self, from: IpAddr) -> Result<bool, LoginError> {
+        let mut read = self.0.store.read().await?;
+        let known = devices::is_address(read.sql(), &canonical(from)).await?;
+        read.end().await?;
+        Ok(known)
+    }
+
+    /// Ends the live session of the device with this address. `None` when it has none.
+    pub async fn end(&self, from: IpAddr) -> Result<Option<LoggedOut>, LoginError> {
+        if self.current(from).await?.is_none() {
+            return Ok(None);
+        }
+        let core = &self.0;
+        let mut write = core.store.change(core.now_ms()).await?;
+        let (revision, now_ms) = (write.revision(), write.now_ms());
+        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        let actor = format!("user:{}", device.user);
+        let selection = Selection::Device(device.id);
+        let ending = Ending {
+            state: SessionState::Revoked,
+            by: &actor,
+        };
+        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
+        let subject = format!("device:{}", device.name);
+        let detail = crate::ops::ended(&ended);
+        write
+            .audit(Entry {
+                actor: &actor,
+                action: "session.logout",
+                subject: &subject,
+                detail,
+            })
+            .await?;
+        let committed = Instant::now();
+        let revision = write.commit().await?;
+        let gateways = core
+            .acknowledged(&[device.location_id], revision, committed, GATEWAYS_WITHIN)
+            .await?;
+        let pending = gateways.iter().any(|gateway| !gateway.acknowledged);
+        Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
+    }
+}
+
+/// As the store writes addresses. A dual-stack socket shows IPv4 peers as mapped addresses.
+fn canonical(from: IpAddr) -> String {
+    from.to_canonical().to_string()
+}
+
+fn view(session: SessionRow) -> SessionView {
+    SessionView {
+        id: session.id,
+        user: session.user,
+        device: session.device,
+        location: session.location,
+        level: session.level,
+        authenticated_at_ms: session.authenticated_at_ms,
+        deadline_ms: session.deadline_ms,
+        idle_timeout_ms: session.idle_timeout_ms,
+    }
+}

@@ -1,0 +1,325 @@
+//! The further steps of a login: one factor after the other, until the location has what it wants.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::machine::{Next, Proof, Proven, add, next};
+use super::{LoginError, LoginId, LoginStep, Logins, canonical, view};
+use crate::domain::{FactorSet, MfaPolicy};
+use crate::error::OperationError;
+use crate::ops::sessions::{Grant, grant};
+use crate::ops::users::totp_field;
+use crate::secrets::{RecoveryCode, Secret, TokenHash};
+use crate::store::attempts::{self, Attempt};
+use crate::store::limits::{self, Counted};
+use crate::store::sessions::SessionRow;
+use crate::store::{Entry, Write, locations, recovery, sessions, to_u64};
+use crate::totp::Authenticator;
+
+/// How long a login waits for its gateways, so that packets pass once it returns.
+const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
+pub(crate) struct Open {
+    login: LoginId,
+    id: TokenHash,
+    attempt: Attempt,
+    delayed_until_ms: i64,
+}
+
+/// What a proof led to.
+enum Advance {
+    Granted(Box<SessionRow>, u64),
+    Wants { factors: FactorSet, expires_ms: i64 },
+}
+
+impl Logins {
+    /// A code of the user's authenticator.
+    pub async fn totp(
+        &self,
+        from: IpAddr,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let open = self.open(from, login).await?;
+        let attempt = &open.attempt;
+        let field = totp_field(&attempt.user_id);
+        let secret = core
+            .vault
+            .unseal(field, &attempt.totp_secret)
+            .map_err(OperationError::from)?;
+        let authenticator =
+            Authenticator::new(&secret, &attempt.user).map_err(OperationError::from)?;
+        match authenticator.step_of(code, core.now_ms()) {
+            Some(step) => self.prove(&open, Proof::Totp { step }).await,
+            None => self.refuse_factor(&open, "totp").await,
+        }
+    }
+
+    /// A recovery code, in place of the authenticator's.
+    pub async fn recovery(
+        &self,
+        from: IpAddr,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<LoginStep, LoginError> {
+        let open = self.open(from, login).await?;
+        match RecoveryCode::hash_of(code) {
+            Some(hash) => self.prove(&open, Proof::RecoveryCode { hash }).await,
+            None => self.refuse_factor(&open, "recovery-code").await,
+        }
+    }
+
+    /// The password, in a login that began without.
+    pub async fn password(
+        &self,
+        from: IpAddr,
+        login: &LoginId,
+        password: Secret,
+    ) -> Result<LoginStep, LoginError> {
+        let open = self.open(from, login).await?;
+        let stored = open.attempt.password.clone();
+        if self.verify(&password, Some(&stored)).await? {
+            self.prove(&open, Proof::Password { stored }).await
+        } else {
+            self.refuse_factor(&open, "password").await
+        }
+    }
+
+    /// What a login in progress wants: always [`LoginStep::Wants`].
+    pub async fn wants(&self, from: IpAddr, login: &LoginId) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let id = TokenHash::of(login.as_str());
+        let now_ms = core.now_ms();
+        let mut read = core.store.read().await?;
+        let found = attempts::find(read.sql(), id.as_str(), &canonical(from), now_ms).await?;
+        let attempt = found.ok_or(LoginError::UnknownAttempt)?;
+        let location = locations::find(read.sql(), &attempt.location_id).await?;
+        read.end().await?;
+        match location.map(|location| next(&location.mfa, attempt.proven)) {
+            Some(Next::Wants(factors)) => Ok(LoginStep::Wants {
+                attempt: login.clone(),
+                factors,
+                expires_in: left(attempt.expires_ms, now_ms),
+            }),
+            _ => Err(LoginError::UnknownAttempt),
+        }
+    }
+
+    /// Looks up a login that was begun from this address, and counts the factor that is about to be
+    /// evaluated as a wrong one. Every factor passes here before it is looked at.
+    pub(crate) async fn open(&self, from: IpAddr, login: &LoginId) -> Result<Open, LoginError> {
+        let core = &self.0;
+        let id = TokenHash::of(login.as_str());
+        let address = canonical(from);
+        let mut read = core.store.read().await?;
+        let found = attempts::find(read.sql(), id.as_str(), &address, core.now_ms()).await?;
+        read.end().await?;
+        let attempt = found.ok_or(LoginError::UnknownAttempt)?;
+        if attempt.disabled {
+            return Err(LoginError::Refused);
+        }
+        let delayed_until_ms = self.reserve(Counted::User(&attempt.user_id)).await?;
+        Ok(Open {
+            login: login.clone(),
+            id,
+            attempt,
+            delayed_until_ms,
+        })
+    }
+
+    /// Takes in a factor that was verified. Either that opens a session, which replaces an earlier
+    /// one of the device, and waits a few seconds for a gateway to acknowledge it: with no gateway
+    /// connected, or none in time, it is granted all the same, and packets pass as soon as a gateway
+    /// has heard of it. Or the login wants more. A factor that it did not want is refused like a
+    /// wrong one.
+    pub(crate) async fn prove(&self, open: &Open, proof: Proof) -> Result<LoginStep, LoginError> {
+        match self.advance(open, &proof).await? {
+            Some(Advance::Granted(session, revision)) => {
+                self.until_acknowledged(&session, revision).await?;
+                Ok(LoginStep::Done(view(*session)))
+            }
+            Some(Advance::Wants {
+                factors,
+                expires_ms,
+            }) => Ok(LoginStep::Wants {
+                attempt: open.login.clone(),
+                factors,
+                expires_in: left(expires_ms, self.0.now_ms()),
+            }),
+            None => self.refuse_factor(open, proof.factor().as_str()).await,
+        }
+    }
+
+    /// Refuses a factor that was wrong: it stays counted.
+    pub(crate) async fn refuse_factor<T>(&self, open: &Open, step: &str) -> Result<T, LoginError> {
+        let attempt = &open.attempt;
+        self.refuse(&attempt.device_id, &attempt.user, &attempt.device, step)
+            .await
+    }
+
+    /// Spends the proof, and with the last one the login itself, and grants the session: all or
+    /// nothing. `None` when the proof is not wanted, or another login spent it first.
+    async fn advance(&self, open: &Open, proof: &Proof) -> Result<Option<Advance>, LoginError> {
+        let core = &self.0;
+        let mut write = core.store.change(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        // Again, and now with nobody else at it: what was read before may be over by now.
+        let current = attempts::current(write.sql(), open.id.as_str(), now_ms).await?;
+        let Some((proven, expires_ms)) = current else {
+            return Ok(None);
+        };
+        let attempt = &open.attempt;
+        let Some(location) = locations::find(write.sql(), &attempt.location_id).await? else {
+            return Ok(None);
+        };
+        let Some(proven) = add(&location.mfa, proven, proof) else {
+            return Ok(None);
+        };
+        if !self.spend(&mut write, attempt, proof).await? {
+            return Ok(None);
+        }
+        match next(&location.mfa, proven) {
+            Next::Done(level) => {
+                if !attempts::complete(write.sql(), open.id.as_str(), &attempt.user_id).await? {
+                    return Ok(None);
+                }
+                limits::forgive_device(write.sql(), &attempt.device_id).await?;
+                let session = self
+                    .grant(&mut write, attempt, &location.mfa, level)
+                    .await?;
+                let Some(session) = session else {
+                    return Ok(None);
+                };
+                let revision = write.commit().await?;
+                Ok(Some(Advance::Granted(Box::new(session), revision)))
+            }
+            Next::Wants(factors) => {
+                self.keep(&mut write, open, proven).await?;
+                write.commit().await?;
+                Ok(Some(Advance::Wants {
+                    factors,
+                    expires_ms,
+                }))
+            }
+        }
+    }
+
+    /// Uses up what may be used once. False when somebody has.
+    async fn spend(
+        &self,
+        write: &mut Write<'_>,
+        attempt: &Attempt,
+        proof: &Proof,
+    ) -> Result<bool, LoginError> {
+        Ok(match proof {
+            // It may have been replaced while it was compared.
+            Proof::Password { stored } => {
+                attempts::is_password(write.sql(), &attempt.user_id, stored).await?
+            }
+            Proof::Totp { step } => {
+                attempts::spend_step(write.sql(), &attempt.user_id, *step).await?
+            }
+            Proof::RecoveryCode { hash } => spend_code(write, attempt, hash).await?,
+            // The challenge was for this login, and the login is spent.
+            Proof::Passkey { .. } => true,
+        })
+    }
+
+    /// Writes down what is proven. A right factor is not a wrong attempt, but what was counted
+    /// before it stays: it buys no more guesses of the next one.
+    async fn keep(
+        &self,
+        write: &mut Write<'_>,
+        open: &Open,
+        proven: Proven,
+    ) -> Result<(), LoginError> {
+        let user_id = &open.attempt.user_id;
+        limits::give_back(write.sql(), user_id, open.delayed_until_ms).await?;
+        attempts::set_proven(write.sql(), open.id.as_str(), proven).await?;
+        Ok(())
+    }
+
+    async fn grant(
+        &self,
+        write: &mut Write<'_>,
+        attempt: &Attempt,
+        policy: &MfaPolicy,
+        level: portcullis_proto::v1::Level,
+    ) -> Result<Option<SessionRow>, LoginError> {
+        let actor = format!("user:{}", attempt.user);
+        let grant_of = Grant {
+            user_id: &attempt.user_id,
+            device_id: &attempt.device_id,
+            device: &attempt.device,
+            location_id: &attempt.location_id,
+            level,
+            lifetime_ms: policy.session_lifetime_ms,
+            idle_timeout_ms: policy.idle_timeout_ms,
+            actor: &actor,
+        };
+        let session = grant(write, grant_of).await?;
+        Ok(sessions::find(write.sql(), &session).await?)
+    }
+
+    /// Waits for the connected gateways of the session's location; one that is not connected
+    /// cannot be carrying this user's tunnel.
+    async fn until_acknowledged(
+        &self,
+        session: &SessionRow,
+        revision: u64,
+    ) -> Result<(), LoginError> {
+        let committed = Instant::now();
+        let location = [session.location_id.clone()];
+        let mut changes = self.0.fleet.changes();
+        while let Some(left) = GATEWAYS_WITHIN.checked_sub(committed.elapsed()) {
+            changes.mark_unchanged();
+            let states = self
+                .0
+                .acknowledged(&location, revision, committed, Duration::ZERO)
+                .await?;
+            if states
+                .iter()
+                .all(|state| state.acknowledged || !state.connected || state.removing)
+            {
+                return Ok(());
+            }
+            let _ = tokio::time::timeout(left, changes.changed()).await;
+        }
+        tracing::warn!(
+            session = session.id,
+            "no acknowledgement of a new session in time"
+        );
+        Ok(())
+    }
+}
+
+/// Spends a recovery code, and leaves a record of it. False when the user has no such code.
+async fn spend_code(
+    write: &mut Write<'_>,
+    attempt: &Attempt,
+    hash: &TokenHash,
+) -> Result<bool, LoginError> {
+    if !recovery::spend(write.sql(), &attempt.user_id, hash).await? {
+        return Ok(false);
+    }
+    let left = recovery::left(write.sql(), &attempt.user_id).await?;
+    let actor = format!("user:{}", attempt.user);
+    let subject = format!("device:{}", attempt.device);
+    write
+        .audit(Entry {
+            actor: &actor,
+            action: "user.recovery-code",
+            subject: &subject,
+            detail: json!({ "left": left }),
+        })
+        .await?;
+    Ok(true)
+}
+
+fn left(expires_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(to_u64(expires_ms.saturating_sub(now_ms)))
+}
