@@ -203,6 +203,29 @@ fn inv4_an_unusable_policy_keeps_no_revocation_waiting_and_leaves_the_one_before
 }
 
 #[test]
+fn inv4_sessions_are_ended_before_the_policy_of_their_snapshot_is_looked_at() {
+    let mut scene = Scene::new();
+    let ruled = v1::Snapshot {
+        policy: Some(closed(7)),
+        ..snapshot(11, vec![peer(2, None), peer(3, Some(session(2, 3600)))])
+    };
+    scene.engine.lock_ahead(&ruled).expect("locked");
+    assert!(!scene.is_live(2) && scene.is_live(3));
+    let datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_eq!(datapath.policy_id().expect("read"), 0, "nothing else");
+    drop(datapath);
+    // One that is not in it at all.
+    let ruled = v1::Snapshot {
+        policy: Some(closed(7)),
+        ..snapshot(11, vec![peer(2, None)])
+    };
+    scene.engine.lock_ahead(&ruled).expect("locked");
+    assert!(!scene.is_live(3));
+    let outcome = scene.engine.snapshot(ruled).expect("applied");
+    assert_eq!(outcome.applied.digest, digest(&[peer(2, None)]));
+}
+
+#[test]
 fn inv1_a_start_changes_no_policy() {
     let mut scene = Scene::new();
     for id in [7, 8] {
