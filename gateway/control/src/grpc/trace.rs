@@ -13,13 +13,12 @@ use crate::domain::DeviceKey;
 use crate::observe::trace::{Heard, Observed};
 use crate::store::gateways::GatewayRow;
 use crate::store::{StoreError, devices};
+use crate::text;
 
 /// Messages that may wait; what comes on top is lost, and counted.
 const WAITING: usize = 64;
 /// Events in one message: what gateways put there. Further ones are lost, and counted.
 const MOST_EVENTS: usize = 1024;
-/// Of a rule's name, in characters.
-const LONGEST_NAME: usize = 256;
 /// Names looked up in one [`WINDOW`]: no gateway keeps the store busy, whatever keys it makes up. Events
 /// of peers beyond that are lost, and counted.
 const LOOK_UPS: usize = 500;
@@ -170,9 +169,7 @@ fn tidy(event: &mut TraceEvent) {
             *address = String::new();
         }
     }
-    if event.rule.chars().nth(LONGEST_NAME).is_some() {
-        event.rule = event.rule.chars().take(LONGEST_NAME).collect();
-    }
+    text::tidy(&mut event.rule, text::LONGEST);
     event.public_key.shrink_to_fit();
     if event.public_key.len() != 32 {
         event.public_key = Vec::new();
@@ -189,12 +186,12 @@ mod tests {
             public_key: vec![1; 1 << 20],
             source: "x".repeat(1 << 20),
             destination: "fd00::1".into(),
-            rule: "é".repeat(1 << 20),
+            rule: "éé\u{1b}\u{202e}".repeat(1 << 20),
             ..TraceEvent::default()
         };
         tidy(&mut event);
         assert!(event.public_key.is_empty() && event.source.is_empty());
         assert_eq!(event.destination, "fd00::1");
-        assert_eq!(event.rule, "é".repeat(LONGEST_NAME));
+        assert_eq!(event.rule, "é".repeat(text::LONGEST / 2));
     }
 }
