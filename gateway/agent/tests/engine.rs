@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gateway_common::abi::{Settings, names};
+use gateway_common::abi::{Level, Settings, names};
 use portcullis_agent::datapath::{self, Datapath};
 use portcullis_agent::engine::{Engine, EngineError};
 use portcullis_proto::v1;
@@ -223,6 +223,67 @@ fn inv4_sessions_are_ended_before_the_policy_of_their_snapshot_is_looked_at() {
     assert!(!scene.is_live(3));
     let outcome = scene.engine.snapshot(ruled).expect("applied");
     assert_eq!(outcome.applied.digest, digest(&[peer(2, None)]));
+}
+
+/// The session of a grant that the datapath is given as it is.
+fn grant(tag: u64) -> datapath::SessionGrant {
+    let now = datapath::now();
+    datapath::SessionGrant {
+        tag,
+        level: Level::Mfa,
+        authenticated_at: now,
+        deadline: now + 3_600_000_000_000,
+        idle_timeout: 0,
+        last_activity: now,
+    }
+}
+
+#[test]
+fn inv1_a_grant_waits_for_programs_that_read_the_effective_policy_before() {
+    let scene = Scene::new();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    let peers = [[2; 32], [3; 32]];
+    for key in &peers {
+        datapath.set_class(key, 7).expect("classed");
+        datapath.set_session(key, Some(&grant(1))).expect("granted");
+    }
+    let waited = |datapath: &mut Datapath, act: &dyn Fn(&mut Datapath)| {
+        let before = datapath.waits();
+        act(datapath);
+        datapath.waits() - before
+    };
+    // Logins without a change wait for nothing.
+    let login = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, None).expect("locked");
+            datapath.set_session(key, Some(&grant(2))).expect("granted");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &login), 0);
+    // A narrower one: first the locks are waited for, and then the numbers, each once.
+    let change = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, None).expect("locked");
+        }
+        for key in &peers {
+            datapath.set_class(key, 8).expect("classed");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &change), 1);
+    let granted = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, Some(&grant(3))).expect("granted");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &granted), 1);
+    // The same for peers that are loaded with their sessions.
+    let mut views = datapath.peers().expect("read");
+    for view in &mut views {
+        view.policy = 9;
+        view.session = Some(grant(4));
+    }
+    let load = |datapath: &mut Datapath| datapath.load_sessions(&views).expect("loaded");
+    assert_eq!(waited(&mut datapath, &load), 2);
 }
 
 #[test]

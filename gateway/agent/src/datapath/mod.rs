@@ -29,6 +29,7 @@ mod filters;
 mod hooks;
 mod load;
 mod observe;
+mod order;
 mod peers;
 mod pins;
 mod policy;
@@ -74,6 +75,7 @@ pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, Session
 use addresses::Addresses;
 use hooks::HOOKS;
 use load::Object;
+use order::Order;
 use pins::{Pins, SPECS};
 use policy::Sets;
 use session::States;
@@ -106,8 +108,7 @@ pub struct Datapath {
     settings: Table<u32, Settings>,
     settings_words: Shared,
     sets: Sets,
-    /// A session has been narrowed or locked since the last grace period that a class waited for.
-    locked_lately: bool,
+    order: Order,
     services: Table<ServiceKey, u8>,
     addresses: Addresses,
     states: States,
@@ -258,6 +259,12 @@ impl Datapath {
         self.events.take()
     }
 
+    /// How often a change of a peer had to wait for programs that were running: what tests count.
+    #[doc(hidden)]
+    pub fn waits(&self) -> u64 {
+        self.order.waits()
+    }
+
     /// The loaded programs, for program test-run.
     #[doc(hidden)]
     pub fn object(&mut self) -> &mut Ebpf {
@@ -340,8 +347,7 @@ impl Datapath {
             settings,
             settings_words,
             sets: Sets::open(&pins)?,
-            // An earlier run may have locked something just before it ended.
-            locked_lately: true,
+            order: Order::new(adopted, sys::grace_period),
             services: table(&pins, names::SERVICES)?,
             addresses,
             states: States(states),

@@ -145,7 +145,8 @@ impl Datapath {
     }
 
     /// Gives the peer another effective policy of the policy that holds; its flows obey from the next
-    /// packet on. Its session must not be about to become wider.
+    /// packet on. A session that is to become narrower has to be narrowed before, and one that is to
+    /// become wider, or to be granted, comes after: [`Datapath::set_session`] waits for this.
     ///
     /// # Errors
     ///
@@ -153,13 +154,12 @@ impl Datapath {
     pub fn set_class(&mut self, key: &PublicKey, class: u32) -> Result<(), DatapathError> {
         let index = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?.index;
         let parity = self.settings()?.parity();
-        if self.states.class(index, parity) != class {
-            if std::mem::take(&mut self.locked_lately) {
-                // No program that has seen the session may see the class.
-                sys::grace_period();
-            }
+        let before = self.states.class(index, parity);
+        if before != class {
+            self.order.before_class();
             self.states.set_class(index, parity, class);
             self.states.renew(index);
+            self.order.class_written(before);
         }
         Ok(())
     }
