@@ -259,6 +259,12 @@ impl Engine {
             .unwrap_or_default()
     }
 
+    /// The same for a packet that was judged at that time; empty also where it is not certain that the
+    /// number is one of this policy's.
+    pub(crate) fn rule_name_at(&self, rule: u32, time: u64) -> &str {
+        name_at(self.desired_policy(), rule, self.datapath.policy_at(time))
+    }
+
     fn desired_policy(&self) -> Option<&Policy> {
         self.desired.as_ref()?.policy.as_ref().ok()?.as_deref()
     }
@@ -637,6 +643,14 @@ impl Engine {
     }
 }
 
+/// The name of the rule in the policy, where that is the one that the packet was judged by.
+fn name_at(policy: Option<&Policy>, rule: u32, judged_by: Option<u64>) -> &str {
+    policy
+        .filter(|policy| judged_by == Some(policy.id))
+        .and_then(|policy| policy.rule_name(rule))
+        .unwrap_or_default()
+}
+
 /// The peers that hold a session.
 fn with_session(views: &[PeerView]) -> Vec<PublicKey> {
     views
@@ -656,4 +670,25 @@ fn touched(actions: &[Action]) -> Vec<PublicKey> {
 
 fn touched_count(actions: &[Action]) -> usize {
     touched(actions).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv9_a_rule_is_named_only_by_the_policy_that_the_packet_was_judged_by() {
+        let policy = Policy {
+            id: 7,
+            tables: gateway_common::policy::Tables::default(),
+            rules: vec!["ssh".into()],
+        };
+        assert_eq!(name_at(Some(&policy), 0, Some(7)), "ssh");
+        assert_eq!(name_at(Some(&policy), 1, Some(7)), "");
+        // Another policy, none, one that is not known, and one that control has not sent.
+        for other in [Some(8), Some(0), None] {
+            assert_eq!(name_at(Some(&policy), 0, other), "");
+        }
+        assert_eq!(name_at(None, 0, Some(7)), "");
+    }
 }

@@ -225,6 +225,50 @@ fn inv4_sessions_are_ended_before_the_policy_of_their_snapshot_is_looked_at() {
     assert_eq!(outcome.applied.digest, digest(&[peer(2, None)]));
 }
 
+/// A time that is later than every one so far.
+fn later() -> u64 {
+    let before = datapath::now();
+    while datapath::now() == before {
+        std::thread::yield_now();
+    }
+    datapath::now()
+}
+
+#[test]
+fn inv9_an_event_is_no_later_owners_and_its_rule_no_later_policys() {
+    let mut scene = Scene::new();
+    let before = datapath::now();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    let (first, second) = ([2; 32], [8; 32]);
+    assert_eq!(datapath.key_at(0, before), None, "an earlier run's");
+    let seen = later();
+    let index = (0..2)
+        .find(|index| datapath.key_at(*index, seen) == Some(&first))
+        .expect("it has an index");
+    datapath.remove_peer(&first).expect("removed");
+    datapath
+        .upsert_peer(&second, &["10.77.0.9/32".parse().expect("address")])
+        .expect("added");
+    assert_eq!(datapath.key_at(index, seen), None);
+    assert_eq!(datapath.peer_at(index, seen), None);
+    assert_eq!(datapath.key_at(index, later()), Some(&second));
+    drop(datapath);
+
+    let ruled = |id| v1::Snapshot {
+        policy: Some(closed(id)),
+        ..snapshot(10 + id, both())
+    };
+    scene.engine.snapshot(ruled(7)).expect("applied");
+    let before = datapath::now();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_eq!(datapath.policy_at(before), None, "an earlier run's");
+    let seen = later();
+    assert_eq!(datapath.policy_at(seen), Some(7));
+    datapath.switch_policy(None, |_| 0).expect("switched");
+    assert_eq!(datapath.policy_at(seen), None);
+    assert_eq!(datapath.policy_at(later()), Some(0));
+}
+
 /// The session of a grant that the datapath is given as it is.
 fn grant(tag: u64) -> datapath::SessionGrant {
     let now = datapath::now();

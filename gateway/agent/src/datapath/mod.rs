@@ -109,6 +109,8 @@ pub struct Datapath {
     settings_words: Shared,
     sets: Sets,
     order: Order,
+    /// Id of the policy that holds, and since when at the latest; `None` where that is not known.
+    judged: Option<(u64, u64)>,
     services: Table<ServiceKey, u8>,
     addresses: Addresses,
     states: States,
@@ -348,6 +350,7 @@ impl Datapath {
             settings_words,
             sets: Sets::open(&pins)?,
             order: Order::new(adopted, sys::grace_period),
+            judged: None,
             services: table(&pins, names::SERVICES)?,
             addresses,
             states: States(states),
@@ -358,7 +361,7 @@ impl Datapath {
             budgets,
             drops: table(&pins, names::PEER_DROPS)?,
             events: Some(events),
-            slots: Slots::from_kernel(config.max_peers, []),
+            slots: Slots::from_kernel(config.max_peers, [], 0),
             max_peers: config.max_peers,
             config: config.clone(),
             pins,
@@ -366,6 +369,7 @@ impl Datapath {
         if adopted {
             datapath.adopt_peers()?;
         }
+        datapath.judged = Some((datapath.policy_id()?, now()));
         Ok(datapath)
     }
 }

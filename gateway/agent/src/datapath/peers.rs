@@ -99,6 +99,9 @@ impl Datapath {
         let mut voided: BTreeSet<u32> = added.then_some(index).into_iter().collect();
         let result = self.take_mappings(index, key, &wanted, &mut voided);
         self.void_after_grace(&voided);
+        if added {
+            self.slots.settled(key, super::now());
+        }
         // Whatever failed, the addresses that the slot lists are the ones that prove the peer.
         let mut shadowed = BTreeSet::new();
         let result = result
@@ -321,9 +324,10 @@ impl Datapath {
         Ok(())
     }
 
-    /// Who has this index, and the state that the programs judge it by: explains events.
-    pub fn peer_at(&self, index: u32) -> Option<(PublicKey, PeerState)> {
-        let key = *self.slots.key(index)?;
+    /// Who had this index at that time, and the state that the programs judge it by now: explains
+    /// events. `None` where it is not certain who had it.
+    pub fn peer_at(&self, index: u32, time: u64) -> Option<(PublicKey, PeerState)> {
+        let key = *self.slots.key_at(index, time)?;
         let state = self.state_table.get(&index).ok()??;
         Some((key, state))
     }
@@ -356,7 +360,7 @@ impl Datapath {
             .into_iter()
             .filter(|(_, key)| key.0 != FREE)
             .map(|(index, key)| (index, key.0));
-        self.slots = super::Slots::from_kernel(self.max_peers, taken);
+        self.slots = super::Slots::from_kernel(self.max_peers, taken, super::now());
         for (address, index) in self.addresses.dump()? {
             match self.slots.by_index_mut(index) {
                 Some(slot) => slot.addresses.push(address),
@@ -378,7 +382,7 @@ impl Datapath {
             .ok_or(DatapathError::Full(self.max_peers))?;
         self.states.reset(index);
         self.write_key(index, key);
-        self.slots.occupy(index, *key);
+        self.slots.occupy(index, *key, super::now());
         Ok(index)
     }
 

@@ -103,6 +103,13 @@ impl Datapath {
         Ok(self.settings()?.policy_id())
     }
 
+    /// Id of the policy that packets were judged by at that time, 0 for none; `None` where that is not
+    /// certain, as before the last switch.
+    pub fn policy_at(&self, time: u64) -> Option<u64> {
+        let (id, since) = self.judged?;
+        (since < time).then_some(id)
+    }
+
     /// Makes this policy hold, in place of the one that does, from one packet to the next; `None` for
     /// none, which is [`gateway_common::decide::gate`]. `id` is never 0. `class` says which effective
     /// policy of it is a peer's.
@@ -129,8 +136,10 @@ impl Datapath {
             }
             None => sys::grace_period(),
         }
+        let id = policy.map_or(0, |(id, _)| id);
+        self.judged = None;
         self.change_settings(|settings| {
-            settings.policies[new as usize] = policy.map_or(0, |(id, _)| id);
+            settings.policies[new as usize] = id;
             settings.epoch = settings.epoch.wrapping_add(1);
             settings.flags = if policy.is_some() {
                 settings.flags | Settings::POLICY
@@ -140,6 +149,7 @@ impl Datapath {
         })?;
         // Until the last program that began with the old epoch has ended.
         sys::grace_period();
+        self.judged = Some((id, super::now()));
         self.change_settings(|settings| settings.policies[old as usize] = 0)?;
         self.sets.put(old, None)
     }
