@@ -101,6 +101,10 @@ impl Engine {
         snapshot: v1::Snapshot,
         received_at: u64,
     ) -> Result<Outcome, EngineError> {
+        if let Err(error) = self.lock_ahead(&snapshot) {
+            // Tried again below, where it counts.
+            tracing::debug!("sessions are not ended yet: {error}");
+        }
         let (mut desired, rejected) = Desired::from_snapshot(snapshot, received_at);
         rejected
             .iter()
@@ -115,6 +119,30 @@ impl Engine {
             peers_changed: true,
             ..outcome
         })
+    }
+
+    /// Ends the sessions of the peers that the snapshot gives none, before the rest of it is looked at:
+    /// a large policy takes its time. Whatever else is wrong with a peer can only take its session too.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer; one that cannot be ended keeps no other from it.
+    pub fn lock_ahead(&mut self, snapshot: &v1::Snapshot) -> Result<(), EngineError> {
+        if snapshot.policy.is_none() {
+            return Ok(());
+        }
+        // Named twice, it counts as wanted here: which one holds is not for this to say.
+        let wanted: HashSet<&[u8]> = snapshot
+            .peers
+            .iter()
+            .filter(|peer| peer.session.is_some())
+            .map(|peer| peer.public_key.as_slice())
+            .collect();
+        let mut unwanted = with_session(&self.datapath.peers()?);
+        unwanted.retain(|key| !wanted.contains(key.as_bytes().as_slice()));
+        self.current = false;
+        self.lock_all(&unwanted)?;
+        Ok(())
     }
 
     /// Goes on from the revision that was applied last, and converges what the delta touches.
@@ -168,12 +196,7 @@ impl Engine {
     pub fn reconcile(&mut self) -> Result<Outcome, EngineError> {
         self.current = false;
         let mut views = self.datapath.peers()?;
-        let held: Vec<_> = views
-            .iter()
-            .filter(|view| view.session.is_some())
-            .filter_map(|view| PublicKey::try_from(view.key).ok())
-            .collect();
-        if self.lock_unwanted(&held)? {
+        if self.lock_unwanted(&with_session(&views))? {
             views = self.datapath.peers()?;
         }
         let services = self.set_services();
@@ -234,6 +257,12 @@ impl Engine {
         self.desired_policy()
             .and_then(|policy| policy.rule_name(rule))
             .unwrap_or_default()
+    }
+
+    /// The same for a packet that was judged at that time; empty also where it is not certain that the
+    /// number is one of this policy's.
+    pub(crate) fn rule_name_at(&self, rule: u32, time: u64) -> &str {
+        name_at(self.desired_policy(), rule, self.datapath.policy_at(time))
     }
 
     fn desired_policy(&self) -> Option<&Policy> {
@@ -333,12 +362,16 @@ impl Engine {
         let Some(desired) = &self.desired else {
             return Ok(false);
         };
+        let wanted = |key: &PublicKey| desired.peer(key).is_some_and(|peer| peer.session.is_some());
+        let unwanted: Vec<_> = keys.iter().filter(|key| !wanted(key)).copied().collect();
+        self.lock_all(&unwanted)
+    }
+
+    /// Ends the sessions of all of `keys`, as [`Self::lock_unwanted`].
+    fn lock_all(&mut self, keys: &[PublicKey]) -> Result<bool, DatapathError> {
         let mut any = false;
         let mut failure = None;
         for key in keys {
-            if desired.peer(key).is_some_and(|peer| peer.session.is_some()) {
-                continue;
-            }
             match self.datapath.read_peer(key.as_bytes()) {
                 Ok(Some(view)) if view.session.is_none() => continue,
                 Ok(None) => continue,
@@ -610,6 +643,23 @@ impl Engine {
     }
 }
 
+/// The name of the rule in the policy, where that is the one that the packet was judged by.
+fn name_at(policy: Option<&Policy>, rule: u32, judged_by: Option<u64>) -> &str {
+    policy
+        .filter(|policy| judged_by == Some(policy.id))
+        .and_then(|policy| policy.rule_name(rule))
+        .unwrap_or_default()
+}
+
+/// The peers that hold a session.
+fn with_session(views: &[PeerView]) -> Vec<PublicKey> {
+    views
+        .iter()
+        .filter(|view| view.session.is_some())
+        .filter_map(|view| PublicKey::try_from(view.key).ok())
+        .collect()
+}
+
 /// Whose state the actions change, none twice.
 fn touched(actions: &[Action]) -> Vec<PublicKey> {
     let mut keys: Vec<_> = actions.iter().map(Action::key).collect();
@@ -620,4 +670,25 @@ fn touched(actions: &[Action]) -> Vec<PublicKey> {
 
 fn touched_count(actions: &[Action]) -> usize {
     touched(actions).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv9_a_rule_is_named_only_by_the_policy_that_the_packet_was_judged_by() {
+        let policy = Policy {
+            id: 7,
+            tables: gateway_common::policy::Tables::default(),
+            rules: vec!["ssh".into()],
+        };
+        assert_eq!(name_at(Some(&policy), 0, Some(7)), "ssh");
+        assert_eq!(name_at(Some(&policy), 1, Some(7)), "");
+        // Another policy, none, one that is not known, and one that control has not sent.
+        for other in [Some(8), Some(0), None] {
+            assert_eq!(name_at(Some(&policy), 0, other), "");
+        }
+        assert_eq!(name_at(None, 0, Some(7)), "");
+    }
 }

@@ -7,7 +7,11 @@
 //! 3. peers and addresses that go are taken away, from both halves, so that
 //! 4. an address enters the datapath for its new owner only when no other peer can send from it;
 //! 5. WireGuard is told of what is new or changed;
-//! 6. peers that were changed get their grants, last.
+//! 6. peers that are new get their effective policies, and
+//! 7. peers that were changed get their grants, last.
+//!
+//! Between 1 and 2, and wherever a grant follows a changed effective policy, programs that are running
+//! are waited for: once, for all that was written before. So what is alike is written together.
 
 use ipnet::IpNet;
 
@@ -103,6 +107,7 @@ struct Plan {
     removals: Vec<Action>,
     admissions: Vec<Action>,
     updates: Vec<Action>,
+    late_classes: Vec<Action>,
     grants: Vec<Action>,
 }
 
@@ -146,7 +151,7 @@ impl Plan {
             let classes = if held.datapath.is_some() {
                 &mut self.classes
             } else {
-                &mut self.grants
+                &mut self.late_classes
             };
             classes.push(Action::Classify(key, peer.policy));
         }
@@ -232,6 +237,7 @@ impl Plan {
         actions.extend(self.removals);
         actions.extend(self.admissions);
         actions.extend(self.updates);
+        actions.extend(self.late_classes);
         actions.extend(self.grants);
         actions
     }

@@ -1,6 +1,9 @@
 //! What the programs tell about single packets: read from their ring buffer, logged, and sent to
 //! control while it wants a trace. It is rate-limited in the kernel; the counters are what counts.
 //!
+//! An event names peer and rule by number, and is read up to a quarter of a second later, when the
+//! numbers may be others': each is told with its name where that is certain, and else without.
+//!
 //! The log explains a drop: which peer, why, and by which deadline (invariant 9). Identities are
 //! logged at debug and below only.
 
@@ -129,12 +132,13 @@ impl Trace {
         let events: Vec<_> = std::mem::take(&mut wanted.waiting)
             .iter()
             .filter_map(|seen| {
-                let key = engine.datapath().key_at(seen.peer);
+                let key = engine.datapath().key_at(seen.peer, seen.time);
                 let key = key.and_then(|key| PublicKey::try_from(*key).ok());
                 let is_wanted =
                     wanted.peers.is_empty() || key.is_some_and(|key| wanted.peers.contains(&key));
                 is_wanted.then(|| {
-                    seen.event(key, engine.rule_name(seen.rule), clocks.unix_ms(seen.time))
+                    let rule = engine.rule_name_at(seen.rule, seen.time);
+                    seen.event(key, rule, clocks.unix_ms(seen.time))
                 })
             })
             .collect();
@@ -165,7 +169,7 @@ impl Trace {
 
 fn log(seen: &Seen, datapath: &Datapath) {
     let peer = datapath
-        .peer_at(seen.peer)
+        .peer_at(seen.peer, seen.time)
         .and_then(|(key, state)| Some((PublicKey::try_from(key).ok()?, state)));
     match peer {
         Some((key, state)) => tracing::debug!(peer = %key, "{seen}{}", seen.because(&state)),

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gateway_common::abi::{Settings, names};
+use gateway_common::abi::{Level, Settings, names};
 use portcullis_agent::datapath::{self, Datapath};
 use portcullis_agent::engine::{Engine, EngineError};
 use portcullis_proto::v1;
@@ -200,6 +200,134 @@ fn inv4_an_unusable_policy_keeps_no_revocation_waiting_and_leaves_the_one_before
     let outcome = scene.engine.snapshot(usable).expect("applied");
     assert_eq!(outcome.applied.digest, digest(&both()));
     assert!(scene.is_live(2) && scene.is_live(3));
+}
+
+#[test]
+fn inv4_sessions_are_ended_before_the_policy_of_their_snapshot_is_looked_at() {
+    let mut scene = Scene::new();
+    let ruled = v1::Snapshot {
+        policy: Some(closed(7)),
+        ..snapshot(11, vec![peer(2, None), peer(3, Some(session(2, 3600)))])
+    };
+    scene.engine.lock_ahead(&ruled).expect("locked");
+    assert!(!scene.is_live(2) && scene.is_live(3));
+    let datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_eq!(datapath.policy_id().expect("read"), 0, "nothing else");
+    drop(datapath);
+    // One that is not in it at all.
+    let ruled = v1::Snapshot {
+        policy: Some(closed(7)),
+        ..snapshot(11, vec![peer(2, None)])
+    };
+    scene.engine.lock_ahead(&ruled).expect("locked");
+    assert!(!scene.is_live(3));
+    let outcome = scene.engine.snapshot(ruled).expect("applied");
+    assert_eq!(outcome.applied.digest, digest(&[peer(2, None)]));
+}
+
+/// A time that is later than every one so far.
+fn later() -> u64 {
+    let before = datapath::now();
+    while datapath::now() == before {
+        std::thread::yield_now();
+    }
+    datapath::now()
+}
+
+#[test]
+fn inv9_an_event_is_no_later_owners_and_its_rule_no_later_policys() {
+    let mut scene = Scene::new();
+    let before = datapath::now();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    let (first, second) = ([2; 32], [8; 32]);
+    assert_eq!(datapath.key_at(0, before), None, "an earlier run's");
+    let seen = later();
+    let index = (0..2)
+        .find(|index| datapath.key_at(*index, seen) == Some(&first))
+        .expect("it has an index");
+    datapath.remove_peer(&first).expect("removed");
+    datapath
+        .upsert_peer(&second, &["10.77.0.9/32".parse().expect("address")])
+        .expect("added");
+    assert_eq!(datapath.key_at(index, seen), None);
+    assert_eq!(datapath.peer_at(index, seen), None);
+    assert_eq!(datapath.key_at(index, later()), Some(&second));
+    drop(datapath);
+
+    let ruled = |id| v1::Snapshot {
+        policy: Some(closed(id)),
+        ..snapshot(10 + id, both())
+    };
+    scene.engine.snapshot(ruled(7)).expect("applied");
+    let before = datapath::now();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    assert_eq!(datapath.policy_at(before), None, "an earlier run's");
+    let seen = later();
+    assert_eq!(datapath.policy_at(seen), Some(7));
+    datapath.switch_policy(None, |_| 0).expect("switched");
+    assert_eq!(datapath.policy_at(seen), None);
+    assert_eq!(datapath.policy_at(later()), Some(0));
+}
+
+/// The session of a grant that the datapath is given as it is.
+fn grant(tag: u64) -> datapath::SessionGrant {
+    let now = datapath::now();
+    datapath::SessionGrant {
+        tag,
+        level: Level::Mfa,
+        authenticated_at: now,
+        deadline: now + 3_600_000_000_000,
+        idle_timeout: 0,
+        last_activity: now,
+    }
+}
+
+#[test]
+fn inv1_a_grant_waits_for_programs_that_read_the_effective_policy_before() {
+    let scene = Scene::new();
+    let mut datapath = Datapath::open(&scene.config).expect("adopted");
+    let peers = [[2; 32], [3; 32]];
+    for key in &peers {
+        datapath.set_class(key, 7).expect("classed");
+        datapath.set_session(key, Some(&grant(1))).expect("granted");
+    }
+    let waited = |datapath: &mut Datapath, act: &dyn Fn(&mut Datapath)| {
+        let before = datapath.waits();
+        act(datapath);
+        datapath.waits() - before
+    };
+    // Logins without a change wait for nothing.
+    let login = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, None).expect("locked");
+            datapath.set_session(key, Some(&grant(2))).expect("granted");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &login), 0);
+    // A narrower one: first the locks are waited for, and then the numbers, each once.
+    let change = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, None).expect("locked");
+        }
+        for key in &peers {
+            datapath.set_class(key, 8).expect("classed");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &change), 1);
+    let granted = |datapath: &mut Datapath| {
+        for key in &peers {
+            datapath.set_session(key, Some(&grant(3))).expect("granted");
+        }
+    };
+    assert_eq!(waited(&mut datapath, &granted), 1);
+    // The same for peers that are loaded with their sessions.
+    let mut views = datapath.peers().expect("read");
+    for view in &mut views {
+        view.policy = 9;
+        view.session = Some(grant(4));
+    }
+    let load = |datapath: &mut Datapath| datapath.load_sessions(&views).expect("loaded");
+    assert_eq!(waited(&mut datapath, &load), 2);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod password;
 pub mod policy;
 mod secrets;
 mod store;
+pub mod text;
 mod totp;
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::ValueEnum;
+use portcullis_control::text::is_hidden;
 use serde_json::{Value, json};
 
 use crate::refused::Refused;
@@ -71,24 +72,28 @@ impl Output {
     /// Something to know besides the answer; not part of a JSON answer.
     pub(crate) fn note(self, text: &str) {
         if !self.is_json() {
-            eprintln!("{text}");
+            eprintln!("{}", printable_lines(text));
         }
     }
 
     /// Reports the error that ends the command.
     pub(crate) fn error(self, error: &anyhow::Error) {
-        let text = describe(error);
         match self.format {
             Format::Json => {
-                let mut document = json!({ "error": text });
+                let mut document = json!({ "error": describe(error) });
                 if let Some(refused) = error.downcast_ref::<Refused>() {
                     document["problems"] = refused.json();
                 }
                 eprintln!("{document}");
             }
-            Format::Text => eprintln!("error: {text}"),
+            Format::Text => eprintln!("{}", rendered(error)),
         }
     }
+}
+
+/// An error as the terminal gets it: what others said of it is a part.
+fn rendered(error: &anyhow::Error) -> String {
+    format!("error: {}", printable_lines(&describe(error)))
 }
 
 /// The error and its causes in one line; a cause that the text above it quotes already is left out.
@@ -178,13 +183,23 @@ fn lines(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Control characters could move the cursor or change what the terminal shows.
+/// Hidden characters could move the cursor or change what the terminal shows: they are spelt out.
 fn printable(cell: &str) -> String {
-    if cell.chars().any(char::is_control) {
-        cell.escape_debug().to_string()
-    } else {
-        cell.to_owned()
+    let mut text = String::with_capacity(cell.len());
+    for character in cell.chars() {
+        if is_hidden(character) {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
     }
+    text
+}
+
+/// The same of a text that may have several lines.
+fn printable_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -202,6 +217,26 @@ mod tests {
             "NAME    USER\nlaptop  ada\nx       \\u{1b}[2J\n"
         );
         assert_eq!(Table::new(&["NAME"]).render("no users"), "no users\n");
+    }
+
+    #[test]
+    fn text_that_turns_its_direction_is_spelt_out() {
+        let mut table = Table::new(&["RULE"]);
+        table.row(["a\u{202e}b\u{200b}é\"".to_owned()]);
+        assert_eq!(table.render("none"), "RULE\na\\u{202e}b\\u{200b}é\"\n");
+    }
+
+    #[test]
+    fn errors_and_notes_tell_the_terminal_nothing_and_keep_their_lines() {
+        let status = tonic::Status::failed_precondition("gateway gw1: \x1b[2J\u{9b}2J\u{2066}\r");
+        let error = anyhow::Error::from(status).context("no answer");
+        let shown = rendered(&error);
+        assert_eq!(
+            shown,
+            "error: no answer: gateway gw1: \\u{1b}[2J\\u{9b}2J\\u{2066}\\r"
+        );
+        assert_eq!(printable_lines("of \x1b[2J"), "of \\u{1b}[2J");
+        assert_eq!(printable_lines("two\nlines"), "two\nlines");
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod filters;
 mod hooks;
 mod load;
 mod observe;
+mod order;
 mod peers;
 mod pins;
 mod policy;
@@ -75,6 +76,7 @@ pub use types::{Attached, Config, Counter, PeerView, PublicKey, Service, Session
 use addresses::Addresses;
 use hooks::HOOKS;
 use load::Object;
+use order::Order;
 use pins::Pins;
 use policy::Sets;
 use session::States;
@@ -108,8 +110,9 @@ pub struct Datapath {
     settings: Table<u32, Settings>,
     settings_words: Shared,
     sets: Sets,
-    /// A session has been narrowed or locked since the last grace period that a class waited for.
-    locked_lately: bool,
+    order: Order,
+    /// Id of the policy that holds, and since when at the latest; `None` where that is not known.
+    judged: Option<(u64, u64)>,
     services: Table<ServiceKey, u8>,
     addresses: Addresses,
     states: States,
@@ -260,6 +263,12 @@ impl Datapath {
         self.events.take()
     }
 
+    /// How often a change of a peer had to wait for programs that were running: what tests count.
+    #[doc(hidden)]
+    pub fn waits(&self) -> u64 {
+        self.order.waits()
+    }
+
     /// The loaded programs, for program test-run.
     #[doc(hidden)]
     pub fn object(&mut self) -> &mut Ebpf {
@@ -342,8 +351,8 @@ impl Datapath {
             settings,
             settings_words,
             sets: Sets::open(&pins)?,
-            // An earlier run may have locked something just before it ended.
-            locked_lately: true,
+            order: Order::new(adopted, sys::grace_period),
+            judged: None,
             services: table(&pins, names::SERVICES)?,
             addresses,
             states: States(states),
@@ -354,7 +363,7 @@ impl Datapath {
             budgets,
             drops: table(&pins, names::PEER_DROPS)?,
             events: Some(events),
-            slots: Slots::from_kernel(config.max_peers, []),
+            slots: Slots::from_kernel(config.max_peers, [], 0),
             max_peers: config.max_peers,
             config: config.clone(),
             pins,
@@ -362,6 +371,7 @@ impl Datapath {
         if adopted {
             datapath.adopt_peers()?;
         }
+        datapath.judged = Some((datapath.policy_id()?, now()));
         Ok(datapath)
     }
 }

@@ -101,9 +101,10 @@ impl Datapath {
         Ok(all.filter(|(_, packets)| *packets != 0).collect())
     }
 
-    /// Whose index this is.
-    pub fn key_at(&self, index: u32) -> Option<&PublicKey> {
-        self.slots.key(index)
+    /// Whose index this was at that time; `None` where that is not certain, as it may have been
+    /// another's.
+    pub fn key_at(&self, index: u32, time: u64) -> Option<&PublicKey> {
+        self.slots.key_at(index, time)
     }
 
     /// The peer as the kernel holds it, with all that its packets are judged by except rules.

@@ -99,6 +99,9 @@ impl Datapath {
         let mut voided: BTreeSet<u32> = added.then_some(index).into_iter().collect();
         let result = self.take_mappings(index, key, &wanted, &mut voided);
         self.void_after_grace(&voided);
+        if added {
+            self.slots.settled(key, super::now());
+        }
         // Whatever failed, the addresses that the slot lists are the ones that prove the peer.
         let mut shadowed = BTreeSet::new();
         let result = result
@@ -224,14 +227,15 @@ impl Datapath {
         session: Option<&SessionGrant>,
     ) -> Result<(), DatapathError> {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
-        self.locked_lately = true;
         match session {
             None => self.states.lock(slot.index, Ended::Revoked),
             Some(session) => {
                 check(session)?;
+                self.order.before_grant();
                 self.states.grant(slot.index, session);
             }
         }
+        self.order.session_written();
         Ok(())
     }
 
@@ -247,8 +251,8 @@ impl Datapath {
         session: &SessionGrant,
     ) -> Result<(), DatapathError> {
         let slot = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?;
-        self.locked_lately = true;
         self.states.narrow(slot.index, session);
+        self.order.session_written();
         Ok(())
     }
 
@@ -263,6 +267,8 @@ impl Datapath {
         let empty = self.slots.is_empty();
         let parity = self.settings()?.parity();
         self.slots.reserve(peers.len());
+        // Programs that met a peer whose slot is used again must not take the new one's session for its.
+        self.addresses.settle();
         for peer in peers {
             // With peers in the kernel an address may have to be taken from one of them.
             if !empty || self.slots.get(&peer.key).is_some() || peer.addresses.iter().any(is_wide) {
@@ -290,45 +296,38 @@ impl Datapath {
             self.read_slots()?;
         }
         result?;
-        for peer in one_by_one {
-            self.load_session(peer)?;
-        }
-        Ok(())
+        self.load_one_by_one(&one_by_one)
     }
 
-    /// As [`Self::load_sessions`], one peer.
-    fn load_session(&mut self, peer: &PeerView) -> Result<(), DatapathError> {
-        peer.session.as_ref().map_or(Ok(()), check)?;
-        let known = self.slots.get(&peer.key).is_some();
-        self.upsert_peer(&peer.key, &peer.addresses)?;
-        let parity = self.settings()?.parity();
-        let index = self
-            .slots
-            .get(&peer.key)
-            .ok_or(DatapathError::UnknownPeer)?
-            .index;
-        if self.states.class(index, parity) != peer.policy {
-            if !known {
-                // No session has been seen with the class that it had.
-                self.states.set_class(index, parity, peer.policy);
-                self.states.renew(index);
-            } else {
-                if peer.session.is_some() {
-                    // The new session must not be seen with the old class.
-                    self.set_session(&peer.key, None)?;
-                }
-                self.set_class(&peer.key, peer.policy)?;
+    /// As [`Self::load_sessions`], for peers that are known or whose addresses may be others'. What is
+    /// taken from them comes first and what they are given last, so that they wait together.
+    fn load_one_by_one(&mut self, peers: &[&PeerView]) -> Result<(), DatapathError> {
+        for peer in peers {
+            peer.session.as_ref().map_or(Ok(()), check)?;
+            self.upsert_peer(&peer.key, &peer.addresses)?;
+            let slot = self.slots.get(&peer.key);
+            let index = slot.ok_or(DatapathError::UnknownPeer)?.index;
+            let parity = self.settings()?.parity();
+            if peer.session.is_some() && self.states.class(index, parity) != peer.policy {
+                // The new session must not be seen with the old class.
+                self.set_session(&peer.key, None)?;
             }
         }
-        if peer.session.is_some() {
-            self.set_session(&peer.key, peer.session.as_ref())?;
+        for peer in peers {
+            self.set_class(&peer.key, peer.policy)?;
+        }
+        for peer in peers {
+            if peer.session.is_some() {
+                self.set_session(&peer.key, peer.session.as_ref())?;
+            }
         }
         Ok(())
     }
 
-    /// Who has this index, and the state that the programs judge it by: explains events.
-    pub fn peer_at(&self, index: u32) -> Option<(PublicKey, PeerState)> {
-        let key = *self.slots.key(index)?;
+    /// Who had this index at that time, and the state that the programs judge it by now: explains
+    /// events. `None` where it is not certain who had it.
+    pub fn peer_at(&self, index: u32, time: u64) -> Option<(PublicKey, PeerState)> {
+        let key = *self.slots.key_at(index, time)?;
         let state = self.state_table.get(&index).ok()??;
         Some((key, state))
     }
@@ -361,7 +360,7 @@ impl Datapath {
             .into_iter()
             .filter(|(_, key)| key.0 != FREE)
             .map(|(index, key)| (index, key.0));
-        self.slots = super::Slots::from_kernel(self.max_peers, taken);
+        self.slots = super::Slots::from_kernel(self.max_peers, taken, super::now());
         for (address, index) in self.addresses.dump()? {
             match self.slots.by_index_mut(index) {
                 Some(slot) => slot.addresses.push(address),
@@ -383,7 +382,7 @@ impl Datapath {
             .ok_or(DatapathError::Full(self.max_peers))?;
         self.states.reset(index);
         self.write_key(index, key);
-        self.slots.occupy(index, *key);
+        self.slots.occupy(index, *key, super::now());
         Ok(index)
     }
 

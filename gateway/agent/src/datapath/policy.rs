@@ -99,6 +99,13 @@ impl Datapath {
         Ok(self.settings()?.policy_id())
     }
 
+    /// Id of the policy that packets were judged by at that time, 0 for none; `None` where that is not
+    /// certain, as before the last switch.
+    pub fn policy_at(&self, time: u64) -> Option<u64> {
+        let (id, since) = self.judged?;
+        (since < time).then_some(id)
+    }
+
     /// Makes this policy hold, in place of the one that does, from one packet to the next; `None` for
     /// none, which is [`gateway_common::decide::gate`]. `id` is never 0. `class` says which effective
     /// policy of it is a peer's.
@@ -125,8 +132,10 @@ impl Datapath {
             }
             None => sys::grace_period(),
         }
+        let id = policy.map_or(0, |(id, _)| id);
+        self.judged = None;
         self.change_settings(|settings| {
-            settings.policies[new as usize] = policy.map_or(0, |(id, _)| id);
+            settings.policies[new as usize] = id;
             settings.epoch = settings.epoch.wrapping_add(1);
             settings.flags = if policy.is_some() {
                 settings.flags | Settings::POLICY
@@ -136,12 +145,14 @@ impl Datapath {
         })?;
         // Until the last program that began with the old epoch has ended.
         sys::grace_period();
+        self.judged = Some((id, super::now()));
         self.change_settings(|settings| settings.policies[old as usize] = 0)?;
         self.sets.put(old, None)
     }
 
     /// Gives the peer another effective policy of the policy that holds; its flows obey from the next
-    /// packet on. Its session must not be about to become wider.
+    /// packet on. A session that is to become narrower has to be narrowed before, and one that is to
+    /// become wider, or to be granted, comes after: [`Datapath::set_session`] waits for this.
     ///
     /// # Errors
     ///
@@ -149,13 +160,12 @@ impl Datapath {
     pub fn set_class(&mut self, key: &PublicKey, class: u32) -> Result<(), DatapathError> {
         let index = self.slots.get(key).ok_or(DatapathError::UnknownPeer)?.index;
         let parity = self.settings()?.parity();
-        if self.states.class(index, parity) != class {
-            if std::mem::take(&mut self.locked_lately) {
-                // No program that has seen the session may see the class.
-                sys::grace_period();
-            }
+        let before = self.states.class(index, parity);
+        if before != class {
+            self.order.before_class();
             self.states.set_class(index, parity, class);
             self.states.renew(index);
+            self.order.class_written(before);
         }
         Ok(())
     }

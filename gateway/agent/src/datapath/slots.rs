@@ -11,6 +11,9 @@ use super::types::PublicKey;
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) index: u32,
+    /// On the maps' clock: what the programs say of the index is about this peer if it is of a later
+    /// time, and may otherwise be about another.
+    since: u64,
     /// Sorted.
     pub(super) addresses: Vec<IpNet>,
 }
@@ -26,17 +29,18 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Rebuilds the list from what the kernel holds.
+    /// Rebuilds the list from what the kernel holds `now`. Since when is not known.
     pub(super) fn from_kernel(
         most: u32,
         peers: impl IntoIterator<Item = (u32, PublicKey)>,
+        now: u64,
     ) -> Self {
         let mut slots = Self {
             most,
             ..Self::default()
         };
         for (index, key) in peers {
-            slots.put(index, key);
+            slots.put(index, key, now);
         }
         slots.free = (0..)
             .zip(&slots.keys)
@@ -67,6 +71,12 @@ impl Slots {
         self.keys.get(index as usize)?.as_ref()
     }
 
+    /// Whose index this was at that time; `None` where that is not certain.
+    pub(super) fn key_at(&self, index: u32, time: u64) -> Option<&PublicKey> {
+        let key = self.key(index)?;
+        (self.get(key)?.since < time).then_some(key)
+    }
+
     pub(super) fn by_index_mut(&mut self, index: u32) -> Option<&mut Slot> {
         self.by_key
             .get_mut(self.keys.get(index as usize)?.as_ref()?)
@@ -90,11 +100,18 @@ impl Slots {
     }
 
     /// Gives the peer the [`Self::vacant`] index.
-    pub(super) fn occupy(&mut self, index: u32, key: PublicKey) {
+    pub(super) fn occupy(&mut self, index: u32, key: PublicKey, now: u64) {
         if self.free.last() == Some(&index) {
             self.free.pop();
         }
-        self.put(index, key);
+        self.put(index, key, now);
+    }
+
+    /// Nothing that the programs say of the peer's index after `now` is about whoever had it before.
+    pub(super) fn settled(&mut self, key: &PublicKey, now: u64) {
+        if let Some(slot) = self.by_key.get_mut(key) {
+            slot.since = now;
+        }
     }
 
     /// Frees the peer's index.
@@ -107,7 +124,7 @@ impl Slots {
         }
     }
 
-    fn put(&mut self, index: u32, key: PublicKey) {
+    fn put(&mut self, index: u32, key: PublicKey, since: u64) {
         let at = index as usize;
         if self.keys.len() <= at {
             self.keys.resize(at + 1, None);
@@ -117,8 +134,31 @@ impl Slots {
             key,
             Slot {
                 index,
+                since,
                 addresses: Vec::new(),
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_of_an_index_before_it_was_the_peers_is_not_the_peers() {
+        let (first, second) = ([1; 32], [2; 32]);
+        let mut slots = Slots::from_kernel(4, [(0, first)], 10);
+        assert_eq!(slots.key_at(0, 11), Some(&first));
+        assert_eq!(slots.key_at(0, 10), None, "an earlier run's");
+        slots.release(&first);
+        assert_eq!(slots.key_at(0, 12), None, "nobody's");
+        assert_eq!(slots.vacant(), Some(0));
+        slots.occupy(0, second, 20);
+        assert_eq!(slots.key_at(0, 12), None, "the first one's, and not told");
+        assert_eq!(slots.key_at(0, 21), Some(&second));
+        slots.settled(&second, 30);
+        assert_eq!(slots.key_at(0, 30), None, "programs were still running");
+        assert_eq!(slots.key_at(0, 31), Some(&second));
     }
 }

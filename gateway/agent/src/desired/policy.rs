@@ -80,13 +80,7 @@ impl TryFrom<v1::Policy> for Policy {
                 number: 0,
             });
         }
-        for (number, wire) in wire.grants.into_iter().enumerate() {
-            let (key, list) = grant(&wire, &tables).ok_or(PolicyError::Invalid {
-                what: "grant",
-                number,
-            })?;
-            tables.grants.insert(key, list);
-        }
+        grants(&wire.grants, &mut tables, |a, b| a.last < b.first)?;
         prefixes(wire.prefixes, &mut tables)?;
         Ok(Self {
             id: wire.id,
@@ -177,13 +171,56 @@ fn class(wire: &v1::PolicyClass) -> Option<EffectivePolicy> {
     Some(policy)
 }
 
-fn grant(wire: &v1::PolicyGrant, tables: &Tables) -> Option<(GrantKey, IntervalList)> {
+/// The lists of intervals, whose ports must rise: `rises` says so of two neighbours.
+///
+/// Any number of grants may name any part of the intervals, so no interval is looked at for a grant:
+/// what the work comes to would be chosen by whoever sent the policy.
+fn grants(
+    wire: &[v1::PolicyGrant],
+    tables: &mut Tables,
+    rises: impl FnMut(&PortInterval, &PortInterval) -> bool,
+) -> Result<(), PolicyError> {
+    let runs = runs(&tables.intervals, rises);
+    for (number, wire) in wire.iter().enumerate() {
+        let (key, list) = grant(wire, tables, &runs).ok_or(PolicyError::Invalid {
+            what: "grant",
+            number,
+        })?;
+        tables.grants.insert(key, list);
+    }
+    Ok(())
+}
+
+/// For each interval the number of the rising run that it is in: a list rises when its first and its
+/// last one are in the same.
+fn runs(
+    intervals: &[PortInterval],
+    mut rises: impl FnMut(&PortInterval, &PortInterval) -> bool,
+) -> Vec<u32> {
+    let mut runs = Vec::with_capacity(intervals.len());
+    let mut run = 0;
+    let mut before = None;
+    for interval in intervals {
+        if before.is_some_and(|before| !rises(before, interval)) {
+            run += 1;
+        }
+        runs.push(run);
+        before = Some(interval);
+    }
+    runs
+}
+
+fn grant(
+    wire: &v1::PolicyGrant,
+    tables: &Tables,
+    runs: &[u32],
+) -> Option<(GrantKey, IntervalList)> {
     let end = wire.start.checked_add(wire.length)? as usize;
     let own = tables.regions.get(wire.region as usize)?.own;
-    let list = tables.intervals.get(wire.start as usize..end)?;
+    let list = runs.get(wire.start as usize..end)?;
     let valid = own & principal_bit(wire.principal) != 0
         && list.len() < 1 << SEARCH_STEPS
-        && list.is_sorted_by(|a, b| a.last < b.first);
+        && list.first() == list.last();
     let key = GrantKey {
         region: wire.region,
         principal: wire.principal,
@@ -314,6 +351,68 @@ mod tests {
             RuleOutcome::NoRule
         );
         assert_eq!(policy.rule_name(0), Some("ssh"));
+    }
+
+    /// A list that falls once, between its fourth and its fifth interval.
+    fn falling() -> Vec<PortInterval> {
+        [0, 10, 20, 30, 5, 15, 25]
+            .map(|first| PortInterval {
+                first,
+                last: first + 3,
+                outcome: 0,
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn inv1_a_list_is_taken_where_each_of_its_intervals_ends_before_the_next() {
+        let mut tables = Policy::try_from(wire()).expect("valid").tables;
+        tables.intervals = falling();
+        let length = u32::try_from(tables.intervals.len()).expect("few");
+        for start in 0..=length {
+            for length in 0..=length - start {
+                let wire = v1::PolicyGrant {
+                    start,
+                    length,
+                    ..wire().grants[0]
+                };
+                let rises = |a: &PortInterval, b: &PortInterval| a.last < b.first;
+                let taken = grants(&[wire], &mut tables, rises).is_ok();
+                let list = &tables.intervals[start as usize..][..length as usize];
+                assert_eq!(taken, list.is_sorted_by(rises), "{start} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn inv4_what_checking_grants_takes_does_not_grow_with_how_many_name_a_list() {
+        const INTERVALS: u32 = 100;
+        const GRANTS: u32 = 1000;
+        let mut tables = Policy::try_from(wire()).expect("valid").tables;
+        tables.intervals = (0..INTERVALS)
+            .map(|port| PortInterval {
+                first: port,
+                last: port,
+                outcome: 0,
+            })
+            .collect();
+        // The same list, and lists that overlap without being the same.
+        for shift in [0, 1] {
+            let wire: Vec<_> = (0..GRANTS)
+                .map(|number| v1::PolicyGrant {
+                    start: number * shift % (INTERVALS / 2),
+                    length: INTERVALS / 2,
+                    ..wire().grants[0]
+                })
+                .collect();
+            let mut looked_at = 0;
+            let rises = |a: &PortInterval, b: &PortInterval| {
+                looked_at += 1;
+                a.last < b.first
+            };
+            grants(&wire, &mut tables, rises).expect("valid");
+            assert_eq!(looked_at, INTERVALS - 1);
+        }
     }
 
     #[test]

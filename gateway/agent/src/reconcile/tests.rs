@@ -209,6 +209,29 @@ fn an_extension_is_one_grant_that_keeps_the_activity() {
 }
 
 #[test]
+fn effective_policies_of_many_peers_come_before_the_first_of_their_grants() {
+    let live = |psk: u8, id: u8| {
+        (1..=4)
+            .map(|byte| peer(byte, &[byte + 1], psk, Some(session(id, 60))))
+            .collect::<Vec<_>>()
+    };
+    for (before, after) in [(Vec::new(), live(9, 1)), (live(8, 1), live(9, 2))] {
+        let (_, actions) = moves(before, after);
+        let place = |wanted: fn(&Action) -> bool| {
+            let places = actions.iter().enumerate();
+            places
+                .filter(|(_, action)| wanted(action))
+                .map(|(place, _)| place)
+                .collect::<Vec<_>>()
+        };
+        let classes = place(|action| matches!(action, Action::Classify(..)));
+        let grants = place(|action| matches!(action, Action::Grant(..)));
+        assert_eq!((classes.len(), grants.len()), (4, 4), "{actions:?}");
+        assert!(classes.iter().max() < grants.iter().min(), "{actions:?}");
+    }
+}
+
+#[test]
 fn inv5_a_preshared_key_is_compared() {
     let (_, actions) = moves(vec![peer(1, &[2], 8, None)], vec![peer(1, &[2], 9, None)]);
     // The effective policy of these peers changes along with it.

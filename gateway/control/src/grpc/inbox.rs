@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::store::gateways::Reason;
+use crate::text;
 
 /// Peers, and ended sessions, that may wait; what is beyond is left out.
 const MOST: usize = 65_536;
@@ -140,14 +141,14 @@ impl Waiting {
                 self.left_out = 0;
             }
         }
-        for (index, event) in events.into_iter().enumerate() {
+        for (index, mut event) in events.into_iter().enumerate() {
             if index >= EVENTS || self.events_in_window >= EVENTS_IN_WINDOW {
                 self.left_out = self.left_out.saturating_add(1);
                 continue;
             }
             self.events_in_window += 1;
-            self.events
-                .push(event.chars().take(LONGEST_EVENT).collect());
+            text::tidy(&mut event, LONGEST_EVENT);
+            self.events.push(event);
         }
     }
 

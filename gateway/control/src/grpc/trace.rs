@@ -13,13 +13,12 @@ use crate::domain::DeviceKey;
 use crate::observe::trace::{Heard, Observed};
 use crate::store::gateways::GatewayRow;
 use crate::store::{StoreError, devices};
+use crate::text;
 
 /// Messages that may wait; what comes on top is lost, and counted.
 const WAITING: usize = 64;
 /// Events in one message: what gateways put there. Further ones are lost, and counted.
 const MOST_EVENTS: usize = 1024;
-/// Of a rule's name, in characters.
-const LONGEST_NAME: usize = 256;
 /// Names looked up in one [`WINDOW`]: no gateway keeps the store busy, whatever keys it makes up. Events
 /// of peers beyond that are lost, and counted.
 const LOOK_UPS: usize = 500;
@@ -64,23 +63,27 @@ impl Recorder {
 
     /// Takes a message in. Never waits.
     pub(super) fn take(&mut self, mut message: TraceEvents) {
-        // Less than before means that the trace was off in between.
-        let mut lost = match message.lost.checked_sub(self.lost) {
-            Some(more) => more,
-            None => message.lost,
-        };
+        let mut lost = newly_lost(self.lost, &message);
         self.lost = message.lost;
-        lost += message.events.len().saturating_sub(MOST_EVENTS) as u64;
         message.events.truncate(MOST_EVENTS);
         message.events.shrink_to_fit();
         message.events.iter_mut().for_each(tidy);
         if let Err(error) = self.sender.try_send(message) {
-            lost += error.into_inner().events.len() as u64;
+            lost = lost.saturating_add(error.into_inner().events.len() as u64);
         }
         if lost > 0 {
             self.core.trace.tell(Heard::Lost(lost));
         }
     }
+}
+
+/// Events that are lost with this message, where the gateway had lost `before`: any number at all, for
+/// it is the gateway's.
+fn newly_lost(before: u64, message: &TraceEvents) -> u64 {
+    let beyond = message.events.len().saturating_sub(MOST_EVENTS) as u64;
+    // Less than before means that the trace was off in between.
+    let told = message.lost.checked_sub(before);
+    told.unwrap_or(message.lost).saturating_add(beyond)
 }
 
 /// Finds whose packets they are.
@@ -170,9 +173,7 @@ fn tidy(event: &mut TraceEvent) {
             *address = String::new();
         }
     }
-    if event.rule.chars().nth(LONGEST_NAME).is_some() {
-        event.rule = event.rule.chars().take(LONGEST_NAME).collect();
-    }
+    text::tidy(&mut event.rule, text::LONGEST);
     event.public_key.shrink_to_fit();
     if event.public_key.len() != 32 {
         event.public_key = Vec::new();
@@ -189,12 +190,23 @@ mod tests {
             public_key: vec![1; 1 << 20],
             source: "x".repeat(1 << 20),
             destination: "fd00::1".into(),
-            rule: "é".repeat(1 << 20),
+            rule: "éé\u{1b}\u{202e}".repeat(1 << 20),
             ..TraceEvent::default()
         };
         tidy(&mut event);
         assert!(event.public_key.is_empty() && event.source.is_empty());
         assert_eq!(event.destination, "fd00::1");
-        assert_eq!(event.rule, "é".repeat(LONGEST_NAME));
+        assert_eq!(event.rule, "é".repeat(text::LONGEST / 2));
+    }
+
+    #[test]
+    fn a_gateway_may_claim_to_have_lost_any_number() {
+        let message = |lost, events| TraceEvents {
+            lost,
+            events: vec![TraceEvent::default(); events],
+        };
+        assert_eq!(newly_lost(0, &message(u64::MAX, MOST_EVENTS + 1)), u64::MAX);
+        assert_eq!(newly_lost(5, &message(7, MOST_EVENTS + 1)), 3);
+        assert_eq!(newly_lost(7, &message(5, 1)), 5);
     }
 }

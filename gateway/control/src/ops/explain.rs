@@ -22,6 +22,7 @@ use crate::policy::CompiledPolicy;
 use crate::store::devices::DeviceRow;
 use crate::store::gateways::GatewayRow;
 use crate::store::{devices, gateways, locations, sessions, to_u64};
+use crate::text;
 
 /// How long a gateway may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -46,10 +47,11 @@ struct Asked {
 impl Questions {
     /// Takes the answer of the gateway of this id; nobody may wait for it any more. Numbers can be
     /// guessed, so what another gateway was asked is not its to answer.
-    pub(crate) fn answer(&self, gateway: &str, answer: v1::Explained) {
+    pub(crate) fn answer(&self, gateway: &str, mut answer: v1::Explained) {
         let mut open = self.lock();
         match open.by_id.remove(&answer.id) {
             Some(asked) if asked.of == gateway => {
+                tidy(&mut answer);
                 let _ = asked.asker.send(answer);
             }
             Some(asked) => {
@@ -74,6 +76,20 @@ impl Questions {
     /// The table is valid after every single step, also of a thread that panicked.
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves what administrators can be shown: texts of some length, without what a terminal obeys.
+fn tidy(answer: &mut v1::Explained) {
+    let explanation = answer.explanation.iter_mut();
+    let texts = explanation.flat_map(|found| [&mut found.rule, &mut found.ends_by]);
+    for text in texts.chain([&mut answer.failure]) {
+        let said = !text.is_empty();
+        text::tidy(text, text::LONGEST);
+        if said && text.is_empty() {
+            // That there was something decides whether it is a failure.
+            *text = "?".to_owned();
+        }
     }
 }
 
@@ -374,5 +390,36 @@ mod tests {
         assert_eq!(answer.try_recv().unwrap().failure, "the truth");
         // Once.
         questions.answer("gw1", explained("again"));
+    }
+
+    #[test]
+    fn what_a_gateway_answers_is_short_and_nothing_that_a_terminal_obeys() {
+        let questions = Questions::default();
+        let answered = |failure: String, name: String| {
+            let (id, mut answer) = questions.ask("gw1");
+            let explanation = v1::Explanation {
+                rule: name.clone(),
+                ends_by: name,
+                ..v1::Explanation::default()
+            };
+            let explained = v1::Explained {
+                id,
+                explanation: Some(explanation),
+                failure,
+            };
+            questions.answer("gw1", explained);
+            answer.try_recv().unwrap()
+        };
+        let long = answered("x".repeat(1 << 20), "é".repeat(1 << 20));
+        assert_eq!(long.failure, "x".repeat(256));
+        let explanation = long.explanation.unwrap();
+        assert_eq!(explanation.rule, "é".repeat(256));
+        assert_eq!(explanation.ends_by, "é".repeat(256));
+        let loud = answered("\u{1b}[2Jno\n".into(), "ssh\u{202e}".into());
+        assert_eq!(loud.failure, "[2Jno");
+        let explanation = loud.explanation.unwrap();
+        assert_eq!((&*explanation.rule, &*explanation.ends_by), ("ssh", "ssh"));
+        // It is a failure still.
+        assert_eq!(answered("\u{1b}".into(), String::new()).failure, "?");
     }
 }

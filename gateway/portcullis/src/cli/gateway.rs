@@ -262,15 +262,14 @@ fn shield(gateway: &Gateway) -> String {
     if counts.peek().is_none() {
         return "-".to_owned();
     }
-    let dropped: u64 = counts
+    let dropped = counts
         .filter(|count| {
             u8::try_from(count.reason)
                 .ok()
                 .and_then(ShieldReason::from_number)
                 .is_some_and(|reason| reason.verdict() == Verdict::Drop)
         })
-        .map(|count| count.packets)
-        .sum();
+        .fold(0, |all: u64, count| all.saturating_add(count.packets));
     format!("{dropped} dropped")
 }
 
@@ -358,5 +357,31 @@ fn direction(number: u32) -> &'static str {
         0 => "from_peer",
         1 => "to_peer",
         _ => "shield",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_proto::v1::ReasonCount;
+
+    use super::*;
+
+    #[test]
+    fn a_shield_may_claim_to_have_dropped_any_number() {
+        let drops = (0..=u8::MAX)
+            .filter_map(ShieldReason::from_number)
+            .filter(|reason| reason.verdict() == Verdict::Drop);
+        let gateway = Gateway {
+            reasons: drops
+                .map(|reason| ReasonCount {
+                    reason: reason as u32,
+                    direction: portcullis_agent::datapath::SHIELD_REPORTED_AS,
+                    packets: u64::MAX,
+                })
+                .collect(),
+            ..Gateway::default()
+        };
+        assert!(gateway.reasons.len() > 1, "several to add");
+        assert_eq!(shield(&gateway), format!("{} dropped", u64::MAX));
     }
 }

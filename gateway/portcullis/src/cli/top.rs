@@ -49,12 +49,7 @@ impl TopArgs {
             if let Some(user) = &self.user {
                 peers.retain(|peer| peer.user == *user);
             }
-            peers.sort_by_key(|peer| {
-                (
-                    std::cmp::Reverse(peer.rx_rate + peer.tx_rate),
-                    peer.device.clone(),
-                )
-            });
+            peers.sort_by_key(|peer| (std::cmp::Reverse(busy(peer)), peer.device.clone()));
             if !live {
                 context.output.answer(
                     || json!({ "peers": peers.iter().map(json_of).collect::<Vec<_>>() }),
@@ -71,6 +66,11 @@ impl TopArgs {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Bytes a second, both ways, as gateways tell: any numbers.
+fn busy(peer: &TopPeer) -> u64 {
+    peer.rx_rate.saturating_add(peer.tx_rate)
 }
 
 /// Columns, and devices that fit on the screen: asked each time, windows are resized.
@@ -199,6 +199,17 @@ mod tests {
         );
         let (columns, rows) = room(&std::fs::File::open("/dev/null").unwrap());
         assert_eq!((columns, rows), (80, 22), "no terminal at all");
+    }
+
+    #[test]
+    fn a_device_is_busy_by_whatever_a_gateway_claims() {
+        let peer = |rx_rate, tx_rate| TopPeer {
+            rx_rate,
+            tx_rate,
+            ..TopPeer::default()
+        };
+        assert_eq!(busy(&peer(1, 2)), 3);
+        assert_eq!(busy(&peer(u64::MAX, u64::MAX)), u64::MAX);
     }
 
     #[test]

@@ -72,9 +72,8 @@ impl Core {
             classes: HashMap::new(),
             sessions: HashMap::new(),
             revision: None,
-            waiting: Vec::new(),
             observed: 0,
-            lost: 0,
+            heard: Intake::default(),
             unlisted: 0,
             rows: HashMap::new(),
         };
@@ -94,11 +93,32 @@ struct Shadow {
     sessions: HashMap<String, Session>,
     /// Of the store, when it was read for these.
     revision: Option<u64>,
-    waiting: Vec<Arc<Observed>>,
     observed: u64,
-    lost: u64,
+    heard: Intake,
     unlisted: u64,
     rows: HashMap<Row, u64>,
+}
+
+/// What was heard and has not been judged.
+#[derive(Default)]
+struct Intake {
+    waiting: Vec<Arc<Observed>>,
+    lost: u64,
+}
+
+impl Intake {
+    fn take(&mut self, heard: Heard) {
+        match heard {
+            Heard::Lost(count) => self.lose(count),
+            Heard::Event(_) if self.waiting.len() >= WAITING => self.lose(1),
+            Heard::Event(event) => self.waiting.push(event),
+        }
+    }
+
+    /// Any number: gateways say how many.
+    fn lose(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+    }
 }
 
 /// A difference, for one user.
@@ -121,7 +141,7 @@ impl Shadow {
         let mut tick = 0_u32;
         loop {
             tokio::select! {
-                heard = listener.next() => self.hear(heard),
+                heard = listener.next() => self.heard.take(heard),
                 _ = ticks.tick() => {
                     if let Err(error) = self.judge_all().await {
                         let _ = told.send(Err(error.into())).await;
@@ -148,14 +168,6 @@ impl Shadow {
         }
     }
 
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Lost(count) => self.lost += count,
-            Heard::Event(_) if self.waiting.len() >= WAITING => self.lost += 1,
-            Heard::Event(event) => self.waiting.push(event),
-        }
-    }
-
     /// Judges what waits by users and sessions that are at least as new as the packets.
     async fn judge_all(&mut self) -> Result<()> {
         let revision = self.core.store.revision();
@@ -164,7 +176,7 @@ impl Shadow {
             self.revision = Some(revision);
         }
         let now_ms = self.core.now_ms();
-        for observed in std::mem::take(&mut self.waiting) {
+        for observed in std::mem::take(&mut self.heard.waiting) {
             let Some(opening) = Opening::of(&observed.event) else {
                 continue;
             };
@@ -186,7 +198,7 @@ impl Shadow {
                     opening,
                     difference,
                 }),
-                Err(_) => self.lost += 1,
+                Err(_) => self.heard.lose(1),
             }
         }
         Ok(())
@@ -246,7 +258,7 @@ impl Shadow {
             elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             done,
             observed: self.observed,
-            lost: self.lost,
+            lost: self.heard.lost,
             unlisted: self.unlisted,
             rows,
         }
@@ -266,5 +278,19 @@ impl Shadow {
             rule: rule.unwrap_or_default().into(),
             count,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_may_claim_to_have_lost_any_number() {
+        let mut intake = Intake::default();
+        for count in [1, u64::MAX, u64::MAX] {
+            intake.take(Heard::Lost(count));
+        }
+        assert_eq!(intake.lost, u64::MAX);
     }
 }

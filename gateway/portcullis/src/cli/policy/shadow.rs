@@ -136,7 +136,26 @@ fn report_json(report: &PolicyShadow) -> Value {
         "observed": report.observed,
         "lost": report.lost,
         "unlisted": report.unlisted,
-        "would_drop": dropped.map(|row| row.count).sum::<u64>(),
+        "would_drop": dropped.fold(0, |all: u64, row| all.saturating_add(row.count)),
         "rows": report.rows.iter().map(row).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_to_the_greatest_number_at_most() {
+        let row = PolicyShadowRow {
+            passes_now: true,
+            count: u64::MAX,
+            ..PolicyShadowRow::default()
+        };
+        let report = PolicyShadow {
+            rows: vec![row.clone(), row],
+            ..PolicyShadow::default()
+        };
+        assert_eq!(report_json(&report)["would_drop"], u64::MAX);
+    }
 }
