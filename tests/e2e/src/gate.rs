@@ -446,6 +446,29 @@ impl Gate {
         .stdout)
     }
 
+    /// As [`Gate::latest_handshake`], once nothing more is to come: where a machine is slow, the client has
+    /// asked a second time before the first answer came, and gets two.
+    pub fn settled_handshake(&self, public_key: &str) -> Result<u64> {
+        // WireGuard asks again after five seconds.
+        const SETTLED: Duration = Duration::from_secs(7);
+        for _ in 0..10 {
+            let handshake = self.latest_handshake(public_key)?;
+            std::thread::sleep(SETTLED);
+            if handshake > 0 && self.latest_handshake(public_key)? == handshake {
+                return Ok(handshake);
+            }
+        }
+        bail!("one handshake follows the other")
+    }
+
+    /// Whether the keys are still those of this handshake. WireGuard itself renews a session that is in
+    /// use after two minutes, and not before.
+    pub fn keeps_keys(&self, public_key: &str, handshake: u64) -> Result<bool> {
+        const REKEY_AFTER_TIME: u64 = 120;
+        let latest = self.latest_handshake(public_key)?;
+        Ok(latest == handshake || latest >= handshake + REKEY_AFTER_TIME)
+    }
+
     /// When the gateway last completed a handshake with this client, as a Unix time; 0 for never.
     pub fn latest_handshake(&self, public_key: &str) -> Result<u64> {
         let shown = self.wg(&["latest-handshakes"])?;

@@ -17,7 +17,7 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
         end_learning(gate)?;
         let probe = Probe::start(&peer.namespace, echo_v4(), INTERVAL)?;
         eventually("datagrams come back", SOON, || Ok(probe.answered() > 10))?;
-        let handshake = gate.latest_handshake(&peer.public_key)?;
+        let handshake = gate.settled_handshake(&peer.public_key)?;
 
         // Another port, as behind a NAT that forgot, then another address.
         let wg = |args: &[&str]| run(peer.namespace.command("wg").args(args), "").map(drop);
@@ -33,7 +33,7 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
             Ok(gate.wg(&["endpoints"])?.contains("192.0.2.99:40123"))
         })?;
         ensure!(
-            gate.latest_handshake(&peer.public_key)? == handshake,
+            gate.keeps_keys(&peer.public_key, handshake)?,
             "under the same keys"
         );
 
@@ -67,7 +67,7 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
             Ok(peer.pings(SERVER_V4)? && gate.wg(&["endpoints"])?.contains("[2001:db8::11]:40123"))
         })?;
         ensure!(
-            gate.latest_handshake(&peer.public_key)? == handshake,
+            gate.keeps_keys(&peer.public_key, handshake)?,
             "under the same keys"
         );
         let dead = gate.counted("dead_index", "shield")?;
@@ -99,7 +99,7 @@ fn shield_put_on_a_running_gateway_cuts_nobody() -> Result<()> {
         let (_, peer) = gate.add_logged_in(0, "alice")?;
         let probe = Probe::start(&peer.namespace, echo_v4(), INTERVAL)?;
         eventually("datagrams come back", SOON, || Ok(probe.answered() > 10))?;
-        let handshake = gate.latest_handshake(&peer.public_key)?;
+        let handshake = gate.settled_handshake(&peer.public_key)?;
         ensure!(!super::xdp(gate)?, "off unless configured");
 
         gate.terminate("agent")?;
@@ -111,7 +111,7 @@ fn shield_put_on_a_running_gateway_cuts_nobody() -> Result<()> {
             Ok(probe.is_alive_within(SILENCE))
         })?;
         ensure!(
-            gate.latest_handshake(&peer.public_key)? == handshake,
+            gate.keeps_keys(&peer.public_key, handshake)?,
             "under keys that the shield has never seen"
         );
         eventually("because it learns", SOON, || {

@@ -97,7 +97,7 @@ fn shield_outlives_the_agent_and_a_restart_cuts_nobody() -> Result<()> {
         end_learning(gate)?;
         let probe = Probe::start(&peer.namespace, echo_v4(), INTERVAL)?;
         eventually("datagrams come back", SOON, || Ok(probe.answered() > 10))?;
-        let handshake = gate.latest_handshake(&peer.public_key)?;
+        let handshake = gate.settled_handshake(&peer.public_key)?;
 
         gate.kill("agent")?;
         let passed = forged_that_passed(gate)?;
@@ -120,7 +120,7 @@ fn shield_outlives_the_agent_and_a_restart_cuts_nobody() -> Result<()> {
             report.lost()
         );
         ensure!(
-            gate.latest_handshake(&peer.public_key)? == handshake,
+            gate.keeps_keys(&peer.public_key, handshake)?,
             "under the same keys"
         );
 
