@@ -37,7 +37,7 @@ pub use admin::AdminService;
 pub use ca::CaError;
 pub use clock::Clock;
 pub use config::ControlConfig;
-pub use domain::{Factor, FactorSet, Invalid};
+pub use domain::{Factor, FactorSet, Invalid, level_name};
 pub use error::{ControlError, OperationError};
 pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView};
 pub use password::PasswordError;

@@ -11,13 +11,13 @@ use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use jiff::Timestamp;
 use portcullis_control::{
-    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView,
+    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView, level_name,
 };
 use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
-use crate::view::{level_name, rfc3339, time_left, wait};
+use crate::view::{rfc3339, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -77,7 +77,7 @@ async fn home(
             StatusCode::OK,
             &Session {
                 session: &session,
-                level: level_name(&session),
+                level: level_name(session.level),
                 time_left: time_left(session.deadline_ms, Timestamp::now()),
                 deadline: rfc3339(session.deadline_ms),
                 idle: (session.idle_timeout_ms != 0)

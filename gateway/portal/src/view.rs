@@ -1,7 +1,7 @@
 //! A session as the portal shows it, in JSON and on the page.
 
 use jiff::{SignedDuration, Timestamp};
-use portcullis_control::{Level, SessionView};
+use portcullis_control::{SessionView, level_name};
 use serde::Serialize;
 
 /// The JSON of a session; the command line reads it.
@@ -20,7 +20,7 @@ pub(crate) struct SessionJson {
 impl From<SessionView> for SessionJson {
     fn from(session: SessionView) -> Self {
         Self {
-            level: level_name(&session),
+            level: level_name(session.level),
             authenticated_at: rfc3339(session.authenticated_at_ms),
             deadline: rfc3339(session.deadline_ms),
             idle_timeout_ms: session.idle_timeout_ms,
@@ -29,14 +29,6 @@ impl From<SessionView> for SessionJson {
             device: session.device,
             location: session.location,
         }
-    }
-}
-
-pub(crate) fn level_name(session: &SessionView) -> &'static str {
-    match session.level {
-        Level::None => "none",
-        Level::Mfa => "mfa",
-        Level::PhishingResistant => "phishing-resistant",
     }
 }
 

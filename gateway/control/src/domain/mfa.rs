@@ -6,8 +6,8 @@ use super::{Factor, FactorSet, Invalid};
 
 const MINUTE_MS: i64 = 60 * 1000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
-/// No session outlives this.
-const LONGEST_MS: i64 = 366 * 24 * HOUR_MS;
+/// No session outlives this, however it is granted or extended.
+pub(crate) const LONGEST_MS: i64 = 366 * 24 * HOUR_MS;
 const SHORTEST_MS: i64 = 1000;
 
 /// A location's policy on logins.
@@ -232,7 +232,7 @@ fn text(ms: i64) -> String {
 }
 
 /// The word for a level in policies, errors and documents.
-pub(crate) fn level_name(level: Level) -> &'static str {
+pub fn level_name(level: Level) -> &'static str {
     match level {
         Level::None => "none",
         Level::Mfa => "mfa",

@@ -9,7 +9,8 @@ mod session;
 
 pub use factor::{Factor, FactorSet};
 pub(crate) use key::DeviceKey;
-pub(crate) use mfa::{MfaChange, MfaPolicy, Preset, level_name};
+pub use mfa::level_name;
+pub(crate) use mfa::{LONGEST_MS, MfaChange, MfaPolicy, Preset};
 pub(crate) use name::Name;
 pub(crate) use pool::{Pool, endpoint, route};
 pub(crate) use session::{SessionState, level_from_store};

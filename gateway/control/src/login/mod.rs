@@ -30,7 +30,7 @@ use crate::store::{self, Entry, devices, sessions};
 
 pub(crate) use machine::Proven;
 
-/// How long the end of a session waits for its gateways.
+/// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs logins; cheap to clone.

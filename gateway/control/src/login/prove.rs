@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::machine::{Next, Proof, Proven, add, next};
-use super::{LoginError, LoginId, LoginStep, Logins, canonical, view};
+use super::{GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, canonical, view};
 use crate::domain::{FactorSet, MfaPolicy};
 use crate::error::OperationError;
 use crate::ops::sessions::{Grant, grant};
@@ -17,9 +17,6 @@ use crate::store::limits::{self, Counted};
 use crate::store::sessions::SessionRow;
 use crate::store::{Entry, Write, locations, recovery, sessions, to_u64};
 use crate::totp::Authenticator;
-
-/// How long a login waits for its gateways, so that packets pass once it returns.
-const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
 pub(crate) struct Open {

@@ -5,13 +5,10 @@ use serde_json::json;
 
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{SessionState, level_name};
+use crate::domain::{LONGEST_MS, SessionState, level_name};
 use crate::error::OperationError;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
 use crate::store::{Entry, Write, devices, locations, sessions, to_i64, to_u64, users};
-
-/// No session outlives this, however it is granted or extended.
-const LONGEST_MS: i64 = 366 * 24 * 60 * 60 * 1000;
 
 /// A session to be granted.
 pub(crate) struct Grant<'a> {

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use portcullis_proto::v1::Level;
+use portcullis_control::level_name;
 use portcullis_proto::v1::admin_client::AdminClient;
 use tonic::transport::Channel;
 
@@ -254,14 +254,5 @@ struct Context {
 impl Context {
     async fn admin(&self) -> Result<AdminClient<Channel>> {
         admin::connect(&self.socket).await
-    }
-}
-
-/// A level's name in policies and documents.
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::None => "none",
-        Level::Mfa => "mfa",
-        Level::PhishingResistant => "phishing-resistant",
     }
 }

@@ -1,5 +1,6 @@
 //! What rules come to, in words.
 
+use portcullis_control::level_name;
 use portcullis_proto::v1::policy_outcome_view::Kind;
 use portcullis_proto::v1::{Level, PolicyOutcomeView};
 use serde_json::{Value, json};
@@ -14,8 +15,7 @@ pub(super) fn text(outcome: &PolicyOutcomeView) -> String {
         Kind::Allow => {
             let level = match outcome.level() {
                 Level::None => return "no login".to_owned(),
-                Level::Mfa => "mfa",
-                Level::PhishingResistant => "phishing-resistant",
+                level => level_name(level),
             };
             match outcome.max_age_ms {
                 0 => level.to_owned(),
@@ -33,11 +33,7 @@ pub(super) fn json(outcome: &PolicyOutcomeView) -> Value {
         Kind::Allow => json!({
             "verdict": "allow",
             "rule": rule,
-            "require": match outcome.level() {
-                Level::None => "none",
-                Level::Mfa => "mfa",
-                Level::PhishingResistant => "phishing-resistant",
-            },
+            "require": level_name(outcome.level()),
             "max_age_ms": (outcome.max_age_ms != 0).then_some(outcome.max_age_ms),
         }),
     }
