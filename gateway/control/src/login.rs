@@ -25,7 +25,7 @@ use crate::totp::Authenticator;
 /// How long after the password the code may come.
 const CODE_WITHIN_MS: i64 = 5 * 60 * 1000;
 /// How long a login waits for its gateways, so that packets pass once it returns.
-const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs logins; cheap to clone.
 #[derive(Clone, Debug)]
@@ -275,7 +275,7 @@ impl Logins {
     }
 
     /// Counts an attempt before it is evaluated.
-    async fn reserve(&self, counted: Counted<'_>) -> Result<i64, LoginError> {
+    pub(crate) async fn reserve(&self, counted: Counted<'_>) -> Result<i64, LoginError> {
         let core = &self.0;
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
@@ -332,7 +332,7 @@ impl Logins {
 
     /// Waits for the connected gateways of the session's location; one that is not connected
     /// cannot be carrying this user's tunnel.
-    async fn until_acknowledged(
+    pub(crate) async fn until_acknowledged(
         &self,
         session: &SessionRow,
         revision: u64,
@@ -372,7 +372,7 @@ impl Logins {
     }
 
     /// Counts a refusal for the audit, and refuses.
-    async fn refuse<T>(
+    pub(crate) async fn refuse<T>(
         &self,
         device_id: &str,
         user: &str,
@@ -401,11 +401,11 @@ impl Logins {
 }
 
 /// As the store writes addresses. A dual-stack socket shows IPv4 peers as mapped addresses.
-fn canonical(from: IpAddr) -> String {
+pub(crate) fn canonical(from: IpAddr) -> String {
     from.to_canonical().to_string()
 }
 
-fn view(session: SessionRow) -> SessionView {
+pub(crate) fn view(session: SessionRow) -> SessionView {
     SessionView {
         id: session.id,
         user: session.user,

@@ -1,4 +1,4 @@
-//! The same for a person with a browser: three small pages that need no script.
+//! The same for a person with a browser: small pages that need no script.
 
 use askama::Template;
 use axum::extract::rejection::FormRejection;
@@ -13,13 +13,15 @@ use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
+use crate::site::{Offer, Site};
 use crate::view::{level_name, rfc3339, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
-pub(crate) fn routes() -> Router<Logins> {
+pub(crate) fn routes() -> Router<Site> {
     Router::new()
         .route("/", get(home))
+        .route("/sign-in", get(sign_in))
         .route("/login", post(login))
         .route("/login/{attempt}/totp", post(totp))
         .route("/logout", post(logout))
@@ -31,6 +33,7 @@ pub(crate) fn routes() -> Router<Logins> {
 struct SignIn<'a> {
     error: &'a str,
     username: &'a str,
+    offer: Offer,
 }
 
 #[derive(Template)]
@@ -39,6 +42,20 @@ struct Code<'a> {
     error: &'a str,
     attempt: &'a str,
     expires_in: String,
+    offer: Offer,
+}
+
+impl SignIn<'_> {
+    /// Where the script sends what it does.
+    fn passkey_call(&self) -> &'static str {
+        "/api/v1/login/passkey"
+    }
+}
+
+impl Code<'_> {
+    fn passkey_call(&self) -> String {
+        format!("/api/v1/login/{}/passkey", self.attempt)
+    }
 }
 
 #[derive(Template)]
@@ -49,12 +66,13 @@ struct Session<'a> {
     time_left: String,
     deadline: String,
     idle: Option<String>,
+    passkeys: bool,
 }
 
 #[derive(Template)]
 #[template(path = "notice.html")]
-struct Notice<'a> {
-    text: &'a str,
+pub(crate) struct Notice<'a> {
+    pub(crate) text: &'a str,
 }
 
 async fn style() -> Response {
@@ -63,6 +81,7 @@ async fn style() -> Response {
 
 async fn home(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match logins.current(from).await {
@@ -75,17 +94,24 @@ async fn home(
                 deadline: rfc3339(session.deadline_ms),
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
+                passkeys: offer != Offer::Off,
             },
         ),
-        Ok(None) => page(
-            StatusCode::OK,
-            &SignIn {
-                error: "",
-                username: "",
-            },
-        ),
+        Ok(None) => sign_in(offer).await,
         Err(error) => notice(error),
     }
+}
+
+/// Also for a device that has a session: a login replaces it by a fresher or stronger one.
+async fn sign_in(offer: Offer) -> Response {
+    page(
+        StatusCode::OK,
+        &SignIn {
+            error: "",
+            username: "",
+            offer,
+        },
+    )
 }
 
 #[derive(Deserialize)]
@@ -96,6 +122,7 @@ struct LoginForm {
 
 async fn login(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
@@ -105,6 +132,7 @@ async fn login(
             &SignIn {
                 error: "the form is incomplete",
                 username: "",
+                offer,
             },
         );
     };
@@ -121,6 +149,7 @@ async fn login(
                 error: "",
                 attempt: attempt.as_str(),
                 expires_in: wait(expires_in.as_secs()),
+                offer,
             },
         ),
         Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
@@ -130,6 +159,7 @@ async fn login(
                 &SignIn {
                     error: &told.text,
                     username: &form.username,
+                    offer,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -146,6 +176,7 @@ struct TotpForm {
 
 async fn totp(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(attempt): Path<String>,
     form: Result<Form<TotpForm>, FormRejection>,
@@ -157,6 +188,7 @@ async fn totp(
             &SignIn {
                 error: "the form is incomplete",
                 username: "",
+                offer,
             },
         );
     };
@@ -175,6 +207,7 @@ async fn totp(
                 error,
                 attempt: &attempt,
                 expires_in: "a few minutes".to_owned(),
+                offer,
             };
             let mut response = page(told.status, &code);
             add_retry_after(&mut response, told.retry_after_s);
@@ -201,11 +234,19 @@ async fn logout(
 }
 
 fn notice(error: LoginError) -> Response {
-    let told = Told::from(error);
-    page(told.status, &Notice { text: &told.text })
+    Told::from(error).into_page()
 }
 
-fn page(status: StatusCode, template: &impl Template) -> Response {
+impl Told {
+    /// As a page.
+    pub(crate) fn into_page(self) -> Response {
+        let mut response = page(self.status, &Notice { text: &self.text });
+        add_retry_after(&mut response, self.retry_after_s);
+        response
+    }
+}
+
+pub(crate) fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {

@@ -1,11 +1,13 @@
 //! Raw input becomes one of these at the edge, and stays one.
 
 mod key;
+mod label;
 mod name;
 mod pool;
 mod session;
 
 pub(crate) use key::DeviceKey;
+pub(crate) use label::Label;
 pub(crate) use name::Name;
 pub(crate) use pool::{Pool, endpoint, route};
 pub(crate) use session::{SessionState, level_from_store};

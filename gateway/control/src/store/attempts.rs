@@ -223,6 +223,20 @@ pub(crate) async fn complete(
     Ok(spent == 1 && accepted == 1)
 }
 
+/// Spends the attempt alone, for a login by what needs no time step. False when it was spent before.
+pub(crate) async fn spend(
+    sql: &mut AnyConnection,
+    id: &str,
+    user_id: &str,
+) -> Result<bool, StoreError> {
+    let spent = sqlx::query("DELETE FROM login_attempts WHERE id = $1 AND user_id = $2")
+        .bind(id)
+        .bind(user_id)
+        .execute(sql)
+        .await?;
+    Ok(spent.rows_affected() == 1)
+}
+
 /// Forgets the wrong attempts of a user and of the user's devices.
 pub(crate) async fn forgive(sql: &mut AnyConnection, user_id: &str) -> Result<(), StoreError> {
     for statement in [

@@ -18,6 +18,7 @@ pub(crate) mod policies;
 pub(crate) mod sessions;
 mod transaction;
 pub(crate) mod users;
+pub(crate) mod webauthn;
 
 use std::sync::Arc;
 

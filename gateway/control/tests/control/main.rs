@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod admin;
+mod authenticator;
 mod fixture;
 mod gateway;
 mod limits;
 mod login;
+mod passkeys;
 mod policy;
 mod postgres;
 mod secrets;
