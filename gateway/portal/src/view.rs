@@ -33,7 +33,11 @@ impl From<SessionView> for SessionJson {
 }
 
 pub(crate) fn level_name(session: &SessionView) -> &'static str {
-    match session.level {
+    level_text(session.level)
+}
+
+pub(crate) fn level_text(level: Level) -> &'static str {
+    match level {
         Level::None => "none",
         Level::Mfa => "mfa",
         Level::PhishingResistant => "phishing-resistant",
@@ -44,6 +48,14 @@ pub(crate) fn level_name(session: &SessionView) -> &'static str {
 pub(crate) fn rfc3339(unix_ms: i64) -> String {
     Timestamp::from_millisecond(unix_ms)
         .map_or_else(|_| unix_ms.to_string(), |time| time.to_string())
+}
+
+/// The day of a time, in UTC.
+pub(crate) fn day(unix_ms: i64) -> String {
+    Timestamp::from_millisecond(unix_ms).map_or_else(
+        |_| unix_ms.to_string(),
+        |time| time.strftime("%-d %B %Y").to_string(),
+    )
 }
 
 /// What is left of a session, in the words of a person: `11 h 58 min`.
