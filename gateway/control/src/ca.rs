@@ -1,7 +1,6 @@
 //! Control's own small certificate authority: it vouches for control to gateways and to users'
 //! `login`, and for gateways to control.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,15 +135,14 @@ impl Ca {
         Ok(certificate.der().clone())
     }
 
-    /// TLS for an HTTPS server at these addresses. The chain includes the CA's certificate, so
+    /// TLS for an HTTPS server at these names and addresses. The chain includes the CA's certificate, so
     /// that a client that knows only its fingerprint can pin it.
     pub(crate) fn https(
         &self,
-        names: &[IpAddr],
+        names: &[String],
         now_ms: i64,
     ) -> Result<rustls::ServerConfig, CaError> {
-        let names: Vec<String> = names.iter().map(IpAddr::to_string).collect();
-        let identity = self.server(&names, now_ms)?;
+        let identity = self.server(names, now_ms)?;
         let key = rustls_pki_types::PrivateKeyDer::try_from(identity.key.to_vec())
             .map_err(CaError::Key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

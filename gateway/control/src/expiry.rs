@@ -8,7 +8,9 @@ use serde_json::json;
 use crate::core::Core;
 use crate::domain::SessionState;
 use crate::store::sessions::{self, Ending, Selection};
-use crate::store::{Entry, StoreError, attempts, audit, devices, gateways, limits, to_u64};
+use crate::store::{
+    Entry, StoreError, attempts, audit, devices, gateways, limits, to_u64, webauthn,
+};
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -111,6 +113,7 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     let now_ms = write.now_ms();
     devices::prune_tombstones(write.sql(), now_ms - TOMBSTONES_MS).await?;
     attempts::delete_expired(write.sql(), now_ms).await?;
+    webauthn::delete_expired(write.sql(), now_ms).await?;
     for (user, device, refused) in limits::take_unnoted(write.sql(), now_ms).await? {
         write
             .audit(Entry {

@@ -24,6 +24,7 @@ mod secrets;
 mod store;
 pub mod text;
 mod totp;
+mod webauthn;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -45,6 +46,11 @@ pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
 pub use store::StoreError;
 pub use totp::TotpError;
+pub use webauthn::{
+    CeremonyId, Challenge, CreationChallengeResponse, PasskeyChange, PasskeyError, PasskeyList,
+    PasskeyView, Passkeys, PortalName, PublicKeyCredential, RegisterPublicKeyCredential,
+    RequestChallengeResponse,
+};
 
 /// How long open connections of gateways may take to close at shutdown.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
@@ -134,13 +140,16 @@ impl Control {
         Logins(self.0.clone())
     }
 
-    /// TLS for the portal at these addresses, with a certificate by the own CA, made anew at each
-    /// call. The chain includes the CA's certificate.
+    /// TLS for the portal at these addresses and by this name, with a certificate by the own CA, made
+    /// anew at each call. The chain includes the CA's certificate.
     pub fn server_config_for_portal(
         &self,
-        names: &[IpAddr],
+        addresses: &[IpAddr],
+        name: Option<&PortalName>,
     ) -> Result<Arc<rustls::ServerConfig>, ControlError> {
-        Ok(Arc::new(self.0.ca.https(names, self.0.now_ms())?))
+        let mut names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        names.extend(name.map(PortalName::to_string));
+        Ok(Arc::new(self.0.ca.https(&names, self.0.now_ms())?))
     }
 
     /// `sha256:` and the SHA-256 of the CA's certificate in hexadecimal.

@@ -6,16 +6,18 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use portcullis_control::{Factor, FactorSet, LoginError, LoginId, LoginStep, Logins, Secret};
+use portcullis_control::{
+    Factor, FactorSet, LoginError, LoginId, LoginStep, Logins, PasskeyError, Secret,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::guard::DeviceAddr;
+use crate::site::Site;
 use crate::view::SessionJson;
 
-pub(crate) fn routes() -> Router<Logins> {
+pub(crate) fn routes() -> Router<Site> {
     Router::new()
         .route("/login", post(login))
-        .route("/login/{attempt}/password", post(password))
         .route("/login/{attempt}/totp", post(totp))
         .route("/login/{attempt}/recovery", post(recovery))
         .route("/session", get(session).delete(end))
@@ -85,25 +87,6 @@ async fn login(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Password {
-    password: String,
-}
-
-async fn password(
-    State(logins): State<Logins>,
-    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
-    Path(attempt): Path<String>,
-    body: Result<Json<Password>, JsonRejection>,
-) -> Result<Json<Step>, ApiError> {
-    let Json(password) = body?;
-    let attempt = LoginId::from(attempt);
-    let password = Secret::from(password.password);
-    let step = logins.password(from, &attempt, password).await?;
-    Ok(Json(step.into()))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Code {
     code: String,
 }
@@ -157,15 +140,21 @@ async fn end(
     }))
 }
 
-enum ApiError {
-    Login(LoginError),
+pub(crate) enum ApiError {
+    Told(Told),
     Body(JsonRejection),
     NoSession,
 }
 
 impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
-        Self::Login(error)
+        Self::Told(error.into())
+    }
+}
+
+impl From<PasskeyError> for ApiError {
+    fn from(error: PasskeyError) -> Self {
+        Self::Told(error.into())
     }
 }
 
@@ -185,11 +174,8 @@ struct Refusal {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, code, error, retry_after_s) = match self {
-            Self::Login(error) => {
-                let told = Told::from(error);
-                (told.status, told.code, told.text, told.retry_after_s)
-            }
+        let told = match self {
+            Self::Told(told) => told,
             // The body itself is not repeated: it may hold a password.
             Self::Body(rejection) => {
                 let text = match rejection.status() {
@@ -197,30 +183,40 @@ impl IntoResponse for ApiError {
                     StatusCode::UNSUPPORTED_MEDIA_TYPE => "the request has to be application/json",
                     _ => "the request is not the JSON that is expected here",
                 };
-                (rejection.status(), "bad_request", text.to_owned(), None)
+                Told {
+                    status: rejection.status(),
+                    code: "bad_request",
+                    text: text.to_owned(),
+                    retry_after_s: None,
+                }
             }
-            Self::NoSession => (
-                StatusCode::NOT_FOUND,
-                "no_session",
-                "this device has no session".to_owned(),
-                None,
-            ),
+            Self::NoSession => Told {
+                status: StatusCode::NOT_FOUND,
+                code: "no_session",
+                text: "this device has no session".to_owned(),
+                retry_after_s: None,
+            },
         };
-        let mut response = (
-            status,
-            Json(Refusal {
-                error,
-                code,
-                retry_after_s,
-            }),
-        )
-            .into_response();
+        told.into_response()
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let retry_after_s = self.retry_after_s;
+        let refusal = Refusal {
+            error: self.text,
+            code: self.code,
+            retry_after_s,
+        };
+        let mut response = (self.status, Json(refusal)).into_response();
         add_retry_after(&mut response, retry_after_s);
         response
     }
 }
 
-/// A failed login in HTTP's terms and in words, the same for programs and for people.
+/// A refusal in HTTP's terms and in words, the same for programs and for people. As a response it is
+/// JSON.
 pub(crate) struct Told {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,

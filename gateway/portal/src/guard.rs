@@ -54,16 +54,22 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     site_is_ours && origin_is_ours
 }
 
-/// The pages carry no script and load nothing from elsewhere.
-const HEADERS: [(HeaderName, &str); 8] = [
+/// The pages load nothing from elsewhere. The one script is a file of ours, for passkeys, and speaks to
+/// us alone; none is inline.
+const HEADERS: [(HeaderName, &str); 9] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     // Not `no-referrer`: with that, browsers send `Origin: null` from our own forms.
     (header::REFERRER_POLICY, "same-origin"),
+    // Passkeys are for these pages, and for no frame in them or around them.
+    (
+        HeaderName::from_static("permissions-policy"),
+        "publickey-credentials-get=(self), publickey-credentials-create=(self)",
+    ),
     (header::CACHE_CONTROL, "no-store"),
     (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
     (

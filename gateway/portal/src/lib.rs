@@ -10,27 +10,32 @@ mod known;
 mod limits;
 mod listen;
 mod pages;
+mod passkeys;
+mod site;
 mod view;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use portcullis_control::Logins;
+use portcullis_control::{Logins, Passkeys};
+use site::Site;
 
 pub use guard::DeviceAddr;
 pub use listen::{BindError, Portal};
 
-/// No request to the portal is larger than a name, a password and a code.
+/// No request to the portal is larger than a new passkey.
 const BODY_LIMIT: usize = 16 * 1024;
 
-/// Every route. The caller adds the [`DeviceAddr`] of the connection as an extension.
-pub fn app(logins: Logins) -> Router {
+/// Every route; those for passkeys say that they are off where there are none. The caller adds the
+/// [`DeviceAddr`] of the connection as an extension.
+pub fn app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
     Router::new()
         .merge(pages::routes())
-        .nest("/api/v1", api::routes())
+        .merge(passkeys::pages())
+        .nest("/api/v1", api::routes().merge(passkeys::calls()))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn(guard::security_headers))
-        .with_state(logins)
+        .with_state(Site { logins, passkeys })
 }

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::Logins;
+use portcullis_control::{Logins, Passkeys};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -70,6 +70,7 @@ impl Portal {
         listen: &[SocketAddr],
         tls: Arc<ServerConfig>,
         logins: Logins,
+        passkeys: Option<Passkeys>,
     ) -> Result<Self, BindError> {
         let listeners = listen
             .iter()
@@ -79,7 +80,7 @@ impl Portal {
             listeners,
             tls: TlsAcceptor::from(tls),
             known: Known::new(logins.clone()),
-            app: crate::app(logins),
+            app: crate::app(logins, passkeys),
         })
     }
 

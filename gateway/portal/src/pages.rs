@@ -1,4 +1,4 @@
-//! The same for a person with a browser: three small pages that need no script.
+//! The same for a person with a browser: small pages that need no script.
 
 use std::net::IpAddr;
 
@@ -17,13 +17,15 @@ use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
+use crate::site::{Offer, Site};
 use crate::view::{rfc3339, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
-pub(crate) fn routes() -> Router<Logins> {
+pub(crate) fn routes() -> Router<Site> {
     Router::new()
         .route("/", get(home))
+        .route("/sign-in", get(sign_in))
         .route("/login", post(login))
         .route("/login/{attempt}/totp", post(totp))
         .route("/login/{attempt}/recovery", post(recovery))
@@ -36,6 +38,7 @@ pub(crate) fn routes() -> Router<Logins> {
 struct SignIn<'a> {
     error: &'a str,
     username: &'a str,
+    offer: Offer,
 }
 
 #[derive(Template)]
@@ -46,6 +49,21 @@ struct Code<'a> {
     expires_in: String,
     totp: bool,
     recovery: bool,
+    passkey: bool,
+    offer: Offer,
+}
+
+impl SignIn<'_> {
+    /// Where the script sends what it does.
+    fn passkey_call(&self) -> &'static str {
+        "/api/v1/login/passkey"
+    }
+}
+
+impl Code<'_> {
+    fn passkey_call(&self) -> String {
+        format!("/api/v1/login/{}/passkey", self.attempt)
+    }
 }
 
 #[derive(Template)]
@@ -56,12 +74,13 @@ struct Session<'a> {
     time_left: String,
     deadline: String,
     idle: Option<String>,
+    passkeys: bool,
 }
 
 #[derive(Template)]
 #[template(path = "notice.html")]
-struct Notice<'a> {
-    text: &'a str,
+pub(crate) struct Notice<'a> {
+    pub(crate) text: &'a str,
 }
 
 async fn style() -> Response {
@@ -70,6 +89,7 @@ async fn style() -> Response {
 
 async fn home(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match logins.current(from).await {
@@ -82,17 +102,24 @@ async fn home(
                 deadline: rfc3339(session.deadline_ms),
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
+                passkeys: offer != Offer::Off,
             },
         ),
-        Ok(None) => page(
-            StatusCode::OK,
-            &SignIn {
-                error: "",
-                username: "",
-            },
-        ),
+        Ok(None) => sign_in(offer).await,
         Err(error) => notice(error),
     }
+}
+
+/// Also for a device that has a session: a login replaces it by a fresher or stronger one.
+async fn sign_in(offer: Offer) -> Response {
+    page(
+        StatusCode::OK,
+        &SignIn {
+            error: "",
+            username: "",
+            offer,
+        },
+    )
 }
 
 #[derive(Deserialize)]
@@ -103,17 +130,18 @@ struct LoginForm {
 
 async fn login(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
-        return incomplete();
+        return incomplete(offer);
     };
     match logins
         .begin(from, &form.username, Secret::from(form.password))
         .await
     {
-        Ok(step) => next(step),
+        Ok(step) => next(step, offer),
         Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => {
             let told = Told::from(error);
             let mut response = page(
@@ -121,6 +149,7 @@ async fn login(
                 &SignIn {
                     error: &told.text,
                     username: &form.username,
+                    offer,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -137,46 +166,49 @@ struct CodeForm {
 
 async fn totp(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(attempt): Path<String>,
     form: Result<Form<CodeForm>, FormRejection>,
 ) -> Response {
     let id = LoginId::from(attempt);
     let Ok(Form(form)) = form else {
-        return incomplete();
+        return incomplete(offer);
     };
     let step = logins.totp(from, &id, form.code.trim()).await;
-    after(step, &logins, from, &id).await
+    after(step, &logins, from, &id, offer).await
 }
 
 async fn recovery(
     State(logins): State<Logins>,
+    offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(attempt): Path<String>,
     form: Result<Form<CodeForm>, FormRejection>,
 ) -> Response {
     let id = LoginId::from(attempt);
     let Ok(Form(form)) = form else {
-        return incomplete();
+        return incomplete(offer);
     };
     let step = logins.recovery(from, &id, &form.code).await;
-    after(step, &logins, from, &id).await
+    after(step, &logins, from, &id, offer).await
 }
 
-fn incomplete() -> Response {
+fn incomplete(offer: Offer) -> Response {
     let sign_in = SignIn {
         error: "the form is incomplete",
         username: "",
+        offer,
     };
     page(StatusCode::BAD_REQUEST, &sign_in)
 }
 
 /// The page for the next step of a login, or for its session.
-fn next(step: LoginStep) -> Response {
+fn next(step: LoginStep, offer: Offer) -> Response {
     match step {
         // The session page says what is so, pending gateways included.
         LoginStep::Done(_) => Redirect::to("/").into_response(),
-        step @ LoginStep::Wants { .. } => code(StatusCode::OK, "", &step),
+        step @ LoginStep::Wants { .. } => code(StatusCode::OK, "", &step, offer),
     }
 }
 
@@ -186,9 +218,10 @@ async fn after(
     logins: &Logins,
     from: IpAddr,
     id: &LoginId,
+    offer: Offer,
 ) -> Response {
     let error = match step {
-        Ok(step) => return next(step),
+        Ok(step) => return next(step, offer),
         Err(LoginError::GatewayPending) => return Redirect::to("/").into_response(),
         Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => error,
         Err(error) => return notice(error),
@@ -199,14 +232,14 @@ async fn after(
         None => "the code is wrong, was used already, or is too old",
     };
     let mut response = match logins.wants(from, id).await {
-        Ok(wants) => code(told.status, text, &wants),
+        Ok(wants) => code(told.status, text, &wants, offer),
         Err(error) => notice(error),
     };
     add_retry_after(&mut response, told.retry_after_s);
     response
 }
 
-fn code(status: StatusCode, error: &str, step: &LoginStep) -> Response {
+fn code(status: StatusCode, error: &str, step: &LoginStep, offer: Offer) -> Response {
     let LoginStep::Wants {
         attempt,
         factors,
@@ -221,6 +254,8 @@ fn code(status: StatusCode, error: &str, step: &LoginStep) -> Response {
         expires_in: wait(expires_in.as_secs()),
         totp: factors.contains(Factor::Totp),
         recovery: factors.contains(Factor::RecoveryCode),
+        passkey: factors.contains(Factor::Passkey) && offer != Offer::Off,
+        offer,
     };
     page(status, &code)
 }
@@ -242,11 +277,19 @@ async fn logout(
 }
 
 fn notice(error: LoginError) -> Response {
-    let told = Told::from(error);
-    page(told.status, &Notice { text: &told.text })
+    Told::from(error).into_page()
 }
 
-fn page(status: StatusCode, template: &impl Template) -> Response {
+impl Told {
+    /// As a page.
+    pub(crate) fn into_page(self) -> Response {
+        let mut response = page(self.status, &Notice { text: &self.text });
+        add_retry_after(&mut response, self.retry_after_s);
+        response
+    }
+}
+
+pub(crate) fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {

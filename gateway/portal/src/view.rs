@@ -38,6 +38,14 @@ pub(crate) fn rfc3339(unix_ms: i64) -> String {
         .map_or_else(|_| unix_ms.to_string(), |time| time.to_string())
 }
 
+/// The day of a time, in UTC.
+pub(crate) fn day(unix_ms: i64) -> String {
+    Timestamp::from_millisecond(unix_ms).map_or_else(
+        |_| unix_ms.to_string(),
+        |time| time.strftime("%-d %B %Y").to_string(),
+    )
+}
+
 /// What is left of a session, in the words of a person: `11 h 58 min`.
 pub(crate) fn time_left(deadline_ms: i64, now: Timestamp) -> String {
     let left = SignedDuration::from_millis(deadline_ms.saturating_sub(now.as_millisecond()).max(0));

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_control::{Control, ControlConfig};
+use portcullis_control::{Control, ControlConfig, PortalName};
 use portcullis_portal::Portal;
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
@@ -31,8 +31,10 @@ async fn control() -> (Control, TempDir) {
 
 fn bind(control: &Control, address: &str) -> Result<Portal, portcullis_portal::BindError> {
     let address: SocketAddr = address.parse().unwrap();
-    let tls = control.server_config_for_portal(&[address.ip()]).unwrap();
-    Portal::bind(&[address], tls, control.logins())
+    let tls = control
+        .server_config_for_portal(&[address.ip()], None)
+        .unwrap();
+    Portal::bind(&[address], tls, control.logins(), None)
 }
 
 fn connector(control: &Control) -> TlsConnector {
@@ -124,6 +126,29 @@ async fn serves_over_tls_until_told_to_stop() {
     stop.send(()).unwrap();
     serving.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_certificate_carries_the_name_beside_the_address() {
+    let (control, state) = control().await;
+    add_loopback_device(&control, &state).await;
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let name = PortalName::parse("login.example.com").unwrap();
+    let tls = control.server_config_for_portal(&[address.ip()], Some(&name));
+    let portal = Portal::bind(&[address], tls.unwrap(), control.logins(), None).unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    for (name, ours) in [
+        ("login.example.com", true),
+        ("127.0.0.1", true),
+        ("other.example.com", false),
+    ] {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let connected = connector(&control).connect(name.clone(), tcp).await;
+        assert_eq!(connected.is_ok(), ours, "{name:?}");
+    }
+    serving.abort();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use portcullis_agent::AgentConfig;
-use portcullis_control::ControlConfig;
+use portcullis_control::{ControlConfig, PortalName};
 use portcullis_metrics::MetricsConfig;
 use serde::Deserialize;
 use thiserror::Error;
@@ -21,12 +21,14 @@ pub(crate) struct Config {
     pub(crate) up: UpConfig,
 }
 
-/// Where the portal listens.
+/// Where the portal listens, and by which name it is known.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PortalConfig {
     /// Addresses inside the tunnel. Empty: `up` takes the location's, `control` runs no portal.
     pub(crate) listen: Vec<SocketAddr>,
+    /// The DNS name that devices reach it by. Without it there are no passkeys.
+    pub(crate) name: Option<PortalName>,
 }
 
 /// What `up` calls its own gateway, and where it belongs.
@@ -189,6 +191,11 @@ mod tests {
         assert!(
             address.contains("line 2") && address.contains("socket address"),
             "{address}"
+        );
+        let name = error("[portal]\nname = \"10.77.0.1\"\n");
+        assert!(
+            name.contains("line 2") && name.contains("passkeys need a DNS name"),
+            "{name}"
         );
         let number = error("[agent]\nmax_peers = \"many\"\n");
         assert!(

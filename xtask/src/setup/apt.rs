@@ -74,6 +74,8 @@ pub(crate) const TEST: &[Package] = &[
     program("util-linux", "nsenter"),
     program("wireguard-tools", "wg"),
     program("bpftool", "bpftool"),
+    program("chromium", "chromium"),
+    program("chromium-driver", "chromedriver"),
     Package {
         name: "postgresql",
         probe: Probe::Under {

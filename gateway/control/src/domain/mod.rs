@@ -2,6 +2,7 @@
 
 mod factor;
 mod key;
+mod label;
 mod mfa;
 mod name;
 mod pool;
@@ -9,6 +10,7 @@ mod session;
 
 pub use factor::{Factor, FactorSet};
 pub(crate) use key::DeviceKey;
+pub(crate) use label::Label;
 pub use mfa::level_name;
 pub(crate) use mfa::{LONGEST_MS, MfaChange, MfaPolicy, Preset};
 pub(crate) use name::Name;

@@ -1,4 +1,5 @@
-//! The first step of a login: a name with its password, or nothing but the device.
+//! The first step of a login: a name with its password. A passkey needs no first step (see
+//! `crate::webauthn`).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,12 +13,10 @@ use crate::error::OperationError;
 use crate::secrets::{Secret, Token};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::limits::{self, Counted};
-use crate::store::{Entry, StoreError, devices, locations, to_u64, users};
+use crate::store::{Entry, devices, locations, to_u64, users};
 
 /// How long after the first step the last one may come.
 const WITHIN_MS: i64 = 5 * 60 * 1000;
-/// Logins that a device may have in progress with nothing proven.
-const UNPROVEN: i64 = 16;
 
 impl Logins {
     /// Begins with a password. `from` is the source address of the connection, inside the tunnel.
@@ -104,59 +103,6 @@ impl Logins {
                 detail,
             })
             .await?;
-        write.commit().await?;
-        Ok(LoginStep::Wants {
-            attempt: LoginId::new(&token),
-            factors,
-            expires_in: Duration::from_millis(to_u64(WITHIN_MS)),
-        })
-    }
-
-    /// Begins with nothing but the device, whose user is going to present a passkey. Refused where
-    /// the location allows none. Nothing is proven by this, so that no record is made of it.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "WebAuthn's ceremonies call it, and are not built in yet"
-        )
-    )]
-    pub(crate) async fn begin_passkey(&self, from: IpAddr) -> Result<LoginStep, LoginError> {
-        let core = &self.0;
-        let token = Token::generate().map_err(OperationError::from)?;
-        let mut write = core.store.record(core.now_ms()).await?;
-        let now_ms = write.now_ms();
-        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
-        let device = device.ok_or(LoginError::UnknownDevice)?;
-        let user = users::find(write.sql(), &device.user_id).await?;
-        let user = user.ok_or(StoreError::Value("owner of a device"))?;
-        let location = locations::find(write.sql(), &device.location_id).await?;
-        let location = location.ok_or(StoreError::Value("location of a device"))?;
-        let proven = Proven::default();
-        let factors = match next(&location.mfa, proven) {
-            Next::Wants(factors) if factors.contains(Factor::Passkey) => factors,
-            _ => return Err(LoginError::Refused),
-        };
-        attempts::delete_expired(write.sql(), now_ms).await?;
-        // Costs nothing but the device's key, and may not fill the store. Logins that have proven
-        // something are neither counted nor held up.
-        let (count, oldest_ms) = attempts::unproven(write.sql(), &device.id).await?;
-        if count >= UNPROVEN {
-            let retry_after = Duration::from_millis(to_u64(oldest_ms.saturating_sub(now_ms)));
-            return Err(LoginError::Delayed { retry_after });
-        }
-        let id = token.hash();
-        let attempt = NewAttempt {
-            id: id.as_str(),
-            user_id: &user.id,
-            password: &user.password,
-            device_id: &device.id,
-            expires_ms: now_ms + WITHIN_MS,
-            proven,
-        };
-        if !attempts::insert(write.sql(), &attempt).await? {
-            return Err(LoginError::Refused);
-        }
         write.commit().await?;
         Ok(LoginStep::Wants {
             attempt: LoginId::new(&token),

@@ -12,7 +12,7 @@ use crate::store::{Entry, to_u64};
 
 impl Logins {
     /// Counts an attempt before it is evaluated.
-    pub(super) async fn reserve(&self, counted: Counted<'_>) -> Result<i64, LoginError> {
+    pub(crate) async fn reserve(&self, counted: Counted<'_>) -> Result<i64, LoginError> {
         let core = &self.0;
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
@@ -42,7 +42,7 @@ impl Logins {
     }
 
     /// Counts a refusal for the audit, and refuses.
-    pub(super) async fn refuse<T>(
+    pub(crate) async fn refuse<T>(
         &self,
         device_id: &str,
         user: &str,

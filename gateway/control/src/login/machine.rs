@@ -10,21 +10,12 @@ use crate::secrets::TokenHash;
 /// this crate can.
 #[derive(Debug)]
 pub(crate) enum Proof {
-    /// The password with this stored hash was right.
-    Password { stored: String },
     /// The code was that of this time step, which is spent with it.
     Totp { step: i64 },
     /// The code with this hash, which is spent with it. Whether it is one of the user's shows then.
     RecoveryCode { hash: TokenHash },
-    /// A passkey signed the challenge, with or without verifying its user.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "WebAuthn's ceremonies make it, and are not built in yet"
-        )
-    )]
-    Passkey { user_verified: bool },
+    /// A passkey signed the challenge, and verified its user.
+    Passkey,
 }
 
 /// What a login has proven so far, by kind.
@@ -50,10 +41,9 @@ pub(crate) enum Next {
 impl Proof {
     pub(crate) fn factor(&self) -> Factor {
         match self {
-            Self::Password { .. } => Factor::Password,
             Self::Totp { .. } => Factor::Totp,
             Self::RecoveryCode { .. } => Factor::RecoveryCode,
-            Self::Passkey { .. } => Factor::Passkey,
+            Self::Passkey => Factor::Passkey,
         }
     }
 }
@@ -103,23 +93,12 @@ pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<P
         return None;
     }
     let more = match proof {
-        Proof::Password { .. } => Proven {
-            knowledge: true,
-            ..proven
-        },
         Proof::Totp { .. } | Proof::RecoveryCode { .. } => Proven {
             possession: true,
             ..proven
         },
-        Proof::Passkey {
-            user_verified: true,
-        } => Proven {
+        Proof::Passkey => Proven {
             webauthn: true,
-            ..proven
-        },
-        // Without verification it shows that somebody holds it, and nothing more.
-        Proof::Passkey { .. } => Proven {
-            possession: true,
             ..proven
         },
     };
@@ -129,6 +108,15 @@ pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<P
             Next::Wants(wants) => !wants.is_empty() && policy.require == Level::Mfa,
         };
     useful.then_some(more)
+}
+
+/// The level of the session that a passkey opens which has verified its user. `None` where the location
+/// does not want one.
+pub(crate) fn with_passkey(policy: &MfaPolicy, proven: Proven) -> Option<Level> {
+    match next(policy, add(policy, proven, &Proof::Passkey)?) {
+        Next::Done(level) => Some(level),
+        Next::Wants(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -169,12 +157,6 @@ mod tests {
         webauthn: true,
         ..NOTHING
     };
-
-    fn password() -> Proof {
-        Proof::Password {
-            stored: String::new(),
-        }
-    }
 
     #[test]
     fn two_kinds_are_mfa_and_a_verified_passkey_is_phishing_resistant() {
@@ -235,14 +217,6 @@ mod tests {
     fn a_factor_counts_once_and_in_its_turn() {
         let mfa = policy(&["password", "totp", "passkey"], Level::Mfa);
         let totp = Proof::Totp { step: 1 };
-        let held = Proof::Passkey {
-            user_verified: false,
-        };
-        let verified = Proof::Passkey {
-            user_verified: true,
-        };
-        assert_eq!(add(&mfa, NOTHING, &password()), Some(KNOWN));
-        assert_eq!(add(&mfa, KNOWN, &password()), None, "twice");
         assert_eq!(
             add(&mfa, NOTHING, &totp),
             None,
@@ -250,19 +224,14 @@ mod tests {
         );
         assert_eq!(add(&mfa, KNOWN, &totp), Some(BOTH));
         assert_eq!(add(&mfa, BOTH, &totp), None, "over");
-        assert_eq!(add(&mfa, NOTHING, &held), Some(HELD));
-        assert_eq!(add(&mfa, HELD, &held), None, "twice");
-        assert_eq!(add(&mfa, HELD, &password()), Some(BOTH));
-        assert_eq!(add(&mfa, KNOWN, &held), Some(BOTH));
-        assert_eq!(add(&mfa, NOTHING, &verified), Some(VERIFIED));
+        assert_eq!(add(&mfa, NOTHING, &Proof::Passkey), Some(VERIFIED));
 
         let strict = policy(&["password", "totp", "passkey"], Level::PhishingResistant);
-        for useless in [&password(), &totp, &held] {
-            assert_eq!(add(&strict, NOTHING, useless), None, "{useless:?}");
-            assert_eq!(add(&strict, KNOWN, useless), None, "{useless:?}");
+        for short in [NOTHING, KNOWN] {
+            assert_eq!(add(&strict, short, &totp), None, "{short:?}");
+            assert_eq!(with_passkey(&strict, short), Some(Level::PhishingResistant));
         }
-        assert!(add(&strict, NOTHING, &verified).is_some());
         let without = policy(&["password", "totp"], Level::Mfa);
-        assert_eq!(add(&without, KNOWN, &verified), None, "not allowed here");
+        assert_eq!(with_passkey(&without, KNOWN), None, "not allowed here");
     }
 }

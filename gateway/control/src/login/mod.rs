@@ -12,8 +12,6 @@ mod begin;
 mod count;
 mod machine;
 mod prove;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,10 +26,10 @@ use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, sessions};
 
-pub(crate) use machine::Proven;
+pub(crate) use machine::{Proven, with_passkey};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
-const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs logins; cheap to clone.
 #[derive(Clone, Debug)]
@@ -192,11 +190,11 @@ impl Logins {
 }
 
 /// As the store writes addresses. A dual-stack socket shows IPv4 peers as mapped addresses.
-fn canonical(from: IpAddr) -> String {
+pub(crate) fn canonical(from: IpAddr) -> String {
     from.to_canonical().to_string()
 }
 
-fn view(session: SessionRow) -> SessionView {
+pub(crate) fn view(session: SessionRow) -> SessionView {
     SessionView {
         id: session.id,
         user: session.user,

@@ -11,7 +11,7 @@ use crate::domain::{FactorSet, MfaPolicy};
 use crate::error::OperationError;
 use crate::ops::sessions::{Grant, grant};
 use crate::ops::users::totp_field;
-use crate::secrets::{RecoveryCode, Secret, TokenHash};
+use crate::secrets::{RecoveryCode, TokenHash};
 use crate::store::attempts::{self, Attempt};
 use crate::store::limits::{self, Counted};
 use crate::store::sessions::SessionRow;
@@ -19,7 +19,7 @@ use crate::store::{Entry, Write, locations, recovery, sessions, to_u64};
 use crate::totp::Authenticator;
 
 /// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
-pub(crate) struct Open {
+struct Open {
     login: LoginId,
     id: TokenHash,
     attempt: Attempt,
@@ -70,22 +70,6 @@ impl Logins {
         }
     }
 
-    /// The password, in a login that began without.
-    pub async fn password(
-        &self,
-        from: IpAddr,
-        login: &LoginId,
-        password: Secret,
-    ) -> Result<LoginStep, LoginError> {
-        let open = self.open(from, login).await?;
-        let stored = open.attempt.password.clone();
-        if self.verify(&password, Some(&stored)).await? {
-            self.prove(&open, Proof::Password { stored }).await
-        } else {
-            self.refuse_factor(&open, "password").await
-        }
-    }
-
     /// What a login in progress wants: always [`LoginStep::Wants`].
     pub async fn wants(&self, from: IpAddr, login: &LoginId) -> Result<LoginStep, LoginError> {
         let core = &self.0;
@@ -108,7 +92,7 @@ impl Logins {
 
     /// Looks up a login that was begun from this address, and counts the factor that is about to be
     /// evaluated as a wrong one. Every factor passes here before it is looked at.
-    pub(crate) async fn open(&self, from: IpAddr, login: &LoginId) -> Result<Open, LoginError> {
+    async fn open(&self, from: IpAddr, login: &LoginId) -> Result<Open, LoginError> {
         let core = &self.0;
         let id = TokenHash::of(login.as_str());
         let address = canonical(from);
@@ -133,7 +117,7 @@ impl Logins {
     /// connected, or none in time, it is granted all the same, and packets pass as soon as a gateway
     /// has heard of it. Or the login wants more. A factor that it did not want is refused like a
     /// wrong one.
-    pub(crate) async fn prove(&self, open: &Open, proof: Proof) -> Result<LoginStep, LoginError> {
+    async fn prove(&self, open: &Open, proof: Proof) -> Result<LoginStep, LoginError> {
         match self.advance(open, &proof).await? {
             Some(Advance::Granted(session, revision)) => {
                 self.until_acknowledged(&session, revision).await?;
@@ -152,7 +136,7 @@ impl Logins {
     }
 
     /// Refuses a factor that was wrong: it stays counted.
-    pub(crate) async fn refuse_factor<T>(&self, open: &Open, step: &str) -> Result<T, LoginError> {
+    async fn refuse_factor<T>(&self, open: &Open, step: &str) -> Result<T, LoginError> {
         let attempt = &open.attempt;
         self.refuse(&attempt.device_id, &attempt.user, &attempt.device, step)
             .await
@@ -213,16 +197,12 @@ impl Logins {
         proof: &Proof,
     ) -> Result<bool, LoginError> {
         Ok(match proof {
-            // It may have been replaced while it was compared.
-            Proof::Password { stored } => {
-                attempts::is_password(write.sql(), &attempt.user_id, stored).await?
-            }
             Proof::Totp { step } => {
                 attempts::spend_step(write.sql(), &attempt.user_id, *step).await?
             }
             Proof::RecoveryCode { hash } => spend_code(write, attempt, hash).await?,
-            // The challenge was for this login, and the login is spent.
-            Proof::Passkey { .. } => true,
+            // Its challenge and its counter are spent by the ceremony.
+            Proof::Passkey => true,
         })
     }
 
@@ -264,7 +244,7 @@ impl Logins {
 
     /// Waits for the connected gateways of the session's location; one that is not connected
     /// cannot be carrying this user's tunnel.
-    async fn until_acknowledged(
+    pub(crate) async fn until_acknowledged(
         &self,
         session: &SessionRow,
         revision: u64,

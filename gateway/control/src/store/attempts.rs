@@ -10,8 +10,6 @@ use crate::login::Proven;
 pub(crate) struct Attempt {
     pub(crate) user_id: String,
     pub(crate) user: String,
-    /// The stored hash.
-    pub(crate) password: String,
     pub(crate) totp_secret: String,
     pub(crate) disabled: bool,
     pub(crate) device_id: String,
@@ -25,7 +23,7 @@ pub(crate) struct Attempt {
 pub(crate) struct NewAttempt<'a> {
     pub(crate) id: &'a str,
     pub(crate) user_id: &'a str,
-    /// The stored hash that the password was verified against, or would be.
+    /// The stored hash that the password was verified against.
     pub(crate) password: &'a str,
     pub(crate) device_id: &'a str,
     pub(crate) expires_ms: i64,
@@ -65,7 +63,7 @@ pub(crate) async fn find(
     now_ms: i64,
 ) -> Result<Option<Attempt>, StoreError> {
     let row = sqlx::query(
-        "SELECT u.id AS user_id, u.name AS user_name, u.password, u.totp_secret, u.disabled,
+        "SELECT u.id AS user_id, u.name AS user_name, u.totp_secret, u.disabled,
                 d.id AS device_id, d.name AS device, d.location_id,
                 l.knowledge, l.possession, l.webauthn, l.expires_ms
          FROM login_attempts l
@@ -83,7 +81,6 @@ pub(crate) async fn find(
     Ok(Some(Attempt {
         user_id: row.try_get("user_id")?,
         user: row.try_get("user_name")?,
-        password: row.try_get("password")?,
         totp_secret: row.try_get("totp_secret")?,
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         device_id: row.try_get("device_id")?,
@@ -130,35 +127,6 @@ pub(crate) async fn set_proven(
     .execute(sql)
     .await?;
     Ok(())
-}
-
-/// How many logins of a device have proven nothing yet, and when the first of them is too old.
-pub(crate) async fn unproven(
-    sql: &mut AnyConnection,
-    device_id: &str,
-) -> Result<(i64, i64), StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT COUNT(*), COALESCE(MIN(expires_ms), 0) FROM login_attempts
-         WHERE device_id = $1 AND knowledge + possession + webauthn = 0",
-    )
-    .bind(device_id)
-    .fetch_one(sql)
-    .await?)
-}
-
-/// Whether this is still the user's stored hash.
-pub(crate) async fn is_password(
-    sql: &mut AnyConnection,
-    user_id: &str,
-    stored: &str,
-) -> Result<bool, StoreError> {
-    let query = "SELECT COUNT(*) FROM users WHERE id = $1 AND password = $2";
-    let found: i64 = sqlx::query_scalar(query)
-        .bind(user_id)
-        .bind(stored)
-        .fetch_one(sql)
-        .await?;
-    Ok(found == 1)
 }
 
 /// Spends a time step of the user's authenticator, and all before it. False when it was spent before.

@@ -20,6 +20,7 @@ pub(crate) mod recovery;
 pub(crate) mod sessions;
 mod transaction;
 pub(crate) mod users;
+pub(crate) mod webauthn;
 
 use std::sync::Arc;
 

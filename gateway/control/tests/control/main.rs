@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod admin;
+mod authenticator;
 mod factors;
 mod fixture;
 mod gateway;
 mod limits;
 mod login;
 mod mfa;
+mod passkeys;
 mod policy;
 mod postgres;
 mod recovery;

@@ -56,7 +56,7 @@ pub(crate) async fn control(config: Config) -> Result<Exit> {
     };
     services.add_metrics(page, sources, &config.metrics);
     if !config.portal.listen.is_empty() {
-        let portal = portal::bind(&control, &config.portal.listen)?;
+        let portal = portal::bind(&control, &config.portal.listen, config.portal.name)?;
         services.add("portal", async move {
             portal.serve(shutdown.requested()).await;
             Ok(())

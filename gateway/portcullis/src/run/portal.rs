@@ -3,18 +3,35 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use portcullis_control::Control;
+use portcullis_control::{Control, PortalName};
 use portcullis_portal::Portal;
 
 use super::embedded::{portal_addresses, wait_for_location};
 use super::shutdown::Shutdown;
 use crate::config::{PortalConfig, UpConfig};
 
-/// Takes the addresses, with a certificate for them from control's CA.
-pub(super) fn bind(control: &Control, listen: &[SocketAddr]) -> Result<Portal> {
-    let names: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
-    let tls = control.server_config_for_portal(&names)?;
-    let portal = Portal::bind(listen, tls, control.logins())?;
+/// Takes the addresses, with a certificate for them and for the name from control's CA.
+pub(super) fn bind(
+    control: &Control,
+    listen: &[SocketAddr],
+    name: Option<PortalName>,
+) -> Result<Portal> {
+    let ips: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
+    let tls = control.server_config_for_portal(&ips, name.as_ref())?;
+    let passkeys = match name {
+        Some(name) => {
+            let mut ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            tracing::info!(%name, "passkeys are on, at the portal's name");
+            Some(control.passkeys(name, &ports)?)
+        }
+        None => {
+            tracing::info!("passkeys are off: [portal] name is not set");
+            None
+        }
+    };
+    let portal = Portal::bind(listen, tls, control.logins(), passkeys)?;
     let addresses: Vec<String> = portal
         .addresses()
         .iter()
@@ -39,6 +56,8 @@ pub(super) async fn run_embedded(
     } else {
         config.listen
     };
-    bind(&control, &listen)?.serve(shutdown.requested()).await;
+    bind(&control, &listen, config.name)?
+        .serve(shutdown.requested())
+        .await;
     Ok(())
 }

@@ -1,0 +1,74 @@
+//! Why a passkey was not registered, changed or accepted.
+
+use std::time::Duration;
+
+use portcullis_proto::v1::Level;
+use webauthn_rs::prelude::WebauthnError;
+
+use crate::domain::Invalid;
+use crate::error::OperationError;
+use crate::login::LoginError;
+use crate::store::StoreError;
+
+/// Why something about passkeys was not done. Nothing was changed then, but a ceremony that was
+/// presented is spent.
+#[derive(Debug, thiserror::Error)]
+pub enum PasskeyError {
+    /// The device's user has none that could be used.
+    #[error("no passkey is registered for the user of this device")]
+    NoPasskey,
+    /// Passkeys are seen and changed by who is signed in.
+    #[error("this device has no session: sign in first")]
+    NoSession,
+    /// The session is too old, or below the account's highest level.
+    #[error("sign in again{}: a change of passkeys needs a fresh login", needed_by(.needed))]
+    Stale { needed: Level },
+    /// Unknown, too old, used before, or begun from another device.
+    #[error("this request is unknown or over: begin again")]
+    UnknownCeremony,
+    /// The authenticator did not ask for PIN, fingerprint or face.
+    #[error("the passkey did not verify you: it has to ask for a PIN, a fingerprint or your face")]
+    NotVerified,
+    /// What the browser sent does not prove the passkey, in some way that is not told.
+    #[error("the passkey was not accepted")]
+    Refused,
+    /// Its counter went backwards.
+    #[error(
+        "this passkey may have been copied and is blocked: sign in another way, remove it, and tell your administrator"
+    )]
+    Copied,
+    #[error("this passkey is registered already")]
+    Taken,
+    #[error("there are {0} passkeys already: remove one first")]
+    TooMany(usize),
+    #[error("there is no such passkey")]
+    UnknownPasskey,
+    /// This device has begun many and finished none.
+    #[error("too many requests at once: try again in {} s", .retry_after.as_secs().max(1))]
+    Busy { retry_after: Duration },
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error("a passkey could not be asked for: {0}")]
+    Begin(WebauthnError),
+}
+
+fn needed_by(needed: &Level) -> &'static str {
+    match needed {
+        Level::PhishingResistant => " with a passkey",
+        _ => "",
+    }
+}
+
+impl From<OperationError> for PasskeyError {
+    fn from(error: OperationError) -> Self {
+        Self::Login(error.into())
+    }
+}
+
+impl From<StoreError> for PasskeyError {
+    fn from(error: StoreError) -> Self {
+        Self::Login(error.into())
+    }
+}

@@ -1,0 +1,141 @@
+// Asks the browser for passkeys. The pages work without it; only passkeys do not.
+"use strict";
+(() => {
+  const supported = window.PublicKeyCredential !== undefined && navigator.credentials !== undefined;
+
+  const toBytes = (text) => {
+    const base64 = text.replace(/-/g, "+").replace(/_/g, "/");
+    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  };
+  const toText = (buffer) => {
+    const binary = Array.from(new Uint8Array(buffer), (byte) => String.fromCharCode(byte)).join("");
+    return btoa(binary).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  };
+  const descriptors = (list) => (list || []).map((one) => ({ ...one, id: toBytes(one.id) }));
+
+  // An error whose text is meant for people.
+  class Told extends Error {}
+
+  const send = async (url, body) => {
+    let response;
+    try {
+      response = await fetch(url, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body === undefined ? {} : body),
+      });
+    } catch {
+      throw new Told("The portal cannot be reached. Is the tunnel up?");
+    }
+    const answer = await response.json().catch(() => ({}));
+    if (!response.ok) {
+      const text = answer.error || "the portal refused it";
+      throw new Told(text.charAt(0).toUpperCase() + text.slice(1) + ".");
+    }
+    return answer;
+  };
+
+  const inWords = (error) => {
+    if (error instanceof Told) return error.message;
+    switch (error.name) {
+      case "NotAllowedError":
+        return "That was cancelled, took too long, or no fitting passkey is at hand.";
+      case "InvalidStateError":
+        return "This authenticator has a passkey for your account already.";
+      case "SecurityError":
+        return "This browser offers no passkeys on this page. Open the portal by its name.";
+      default:
+        return "The passkey could not be used: " + error.message;
+    }
+  };
+
+  const prove = async (begin, finish) => {
+    const begun = await send(begin);
+    const publicKey = begun.publicKey;
+    publicKey.challenge = toBytes(publicKey.challenge);
+    publicKey.allowCredentials = descriptors(publicKey.allowCredentials);
+    const made = await navigator.credentials.get({ publicKey });
+    const { authenticatorData, clientDataJSON, signature, userHandle } = made.response;
+    await send(finish, {
+      ceremony: begun.ceremony,
+      credential: {
+        id: made.id,
+        rawId: toText(made.rawId),
+        type: made.type,
+        extensions: made.getClientExtensionResults(),
+        response: {
+          authenticatorData: toText(authenticatorData),
+          clientDataJSON: toText(clientDataJSON),
+          signature: toText(signature),
+          userHandle: userHandle ? toText(userHandle) : null,
+        },
+      },
+    });
+  };
+
+  const register = async (begin, finish, name, endOthers) => {
+    const begun = await send(begin);
+    const publicKey = begun.publicKey;
+    publicKey.challenge = toBytes(publicKey.challenge);
+    publicKey.user.id = toBytes(publicKey.user.id);
+    publicKey.excludeCredentials = descriptors(publicKey.excludeCredentials);
+    const made = await navigator.credentials.create({ publicKey });
+    const { attestationObject, clientDataJSON } = made.response;
+    const transports = made.response.getTransports ? made.response.getTransports() : [];
+    await send(finish, {
+      ceremony: begun.ceremony,
+      name,
+      end_other_sessions: endOthers,
+      credential: {
+        id: made.id,
+        rawId: toText(made.rawId),
+        type: made.type,
+        extensions: made.getClientExtensionResults(),
+        response: {
+          attestationObject: toText(attestationObject),
+          clientDataJSON: toText(clientDataJSON),
+          transports,
+        },
+      },
+    });
+  };
+
+  // One at a time: the button is off until the browser is done.
+  const run = async (box, button, work, then) => {
+    const said = box.querySelector("[data-passkey-said]");
+    said.textContent = "";
+    said.hidden = true;
+    button.disabled = true;
+    try {
+      await work();
+      window.location.assign(then);
+    } catch (error) {
+      said.textContent = inWords(error);
+      said.hidden = false;
+      button.disabled = false;
+      button.focus();
+    }
+  };
+
+  for (const box of document.querySelectorAll("[data-passkey]")) {
+    const button = box.querySelector("button");
+    const { begin, finish, then } = box.dataset;
+    if (!supported) {
+      const said = box.querySelector("[data-passkey-said]");
+      said.textContent = "This browser has no passkeys.";
+      said.hidden = false;
+      button.disabled = true;
+    }
+    box.hidden = false;
+    if (box.dataset.passkey === "login") {
+      button.addEventListener("click", () => run(box, button, () => prove(begin, finish), then));
+    } else {
+      box.addEventListener("submit", (event) => {
+        event.preventDefault();
+        const name = box.elements.namedItem("name").value;
+        const endOthers = box.elements.namedItem("end_other_sessions").checked;
+        run(box, button, () => register(begin, finish, name, endOthers), then);
+      });
+    }
+  }
+})();

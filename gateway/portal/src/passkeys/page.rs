@@ -1,0 +1,168 @@
+//! The page. Renaming and removing work without the script; making a passkey cannot.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::extract::rejection::FormRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Form, Router};
+use portcullis_control::{Level, PasskeyError, PasskeyList, PasskeyView};
+use serde::Deserialize;
+
+use super::On;
+use crate::api::Told;
+use crate::guard::DeviceAddr;
+use crate::pages::{Notice, page};
+use crate::site::{Offer, Site};
+use crate::view::{day, rfc3339};
+
+const SCRIPT: &str = include_str!("../../assets/passkeys.js");
+
+pub(super) fn routes() -> Router<Site> {
+    Router::new()
+        .route("/passkeys", get(passkeys))
+        .route("/passkeys/{id}/rename", post(rename))
+        .route("/passkeys/{id}/remove", post(remove))
+        .route("/passkeys.js", get(script))
+}
+
+#[derive(Template)]
+#[template(path = "passkeys.html")]
+struct PasskeysPage<'a> {
+    cards: Vec<Card<'a>>,
+    /// Why nothing can be added or removed now.
+    needs: Option<&'static str>,
+    error: &'a str,
+    offer: Offer,
+}
+
+struct Card<'a> {
+    passkey: &'a PasskeyView,
+    added: Moment,
+    used: Option<Moment>,
+}
+
+/// A time for programs and for people.
+struct Moment {
+    iso: String,
+    day: String,
+}
+
+impl From<i64> for Moment {
+    fn from(unix_ms: i64) -> Self {
+        Self {
+            iso: rfc3339(unix_ms),
+            day: day(unix_ms),
+        }
+    }
+}
+
+impl<'a> PasskeysPage<'a> {
+    fn new(list: &'a PasskeyList, error: &'a str, offer: Offer) -> Self {
+        let cards = list.passkeys.iter().map(|passkey| Card {
+            passkey,
+            added: passkey.created_ms.into(),
+            used: passkey.last_used_ms.map(Into::into),
+        });
+        Self {
+            cards: cards.collect(),
+            needs: list.change_needs.map(|level| match level {
+                Level::PhishingResistant => {
+                    "To add or remove a passkey, sign in again with one of your passkeys."
+                }
+                _ => "To add or remove a passkey, sign in again.",
+            }),
+            error,
+            offer,
+        }
+    }
+}
+
+async fn script() -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
+    (kind, SCRIPT).into_response()
+}
+
+async fn passkeys(
+    On(passkeys): On,
+    offer: Offer,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+) -> Response {
+    match passkeys.list(from).await {
+        Ok(list) => page(StatusCode::OK, &PasskeysPage::new(&list, "", offer)),
+        Err(PasskeyError::NoSession) => Redirect::to("/").into_response(),
+        Err(error) => Told::from(error).into_page(),
+    }
+}
+
+#[derive(Deserialize)]
+struct RenameForm {
+    name: String,
+}
+
+async fn rename(
+    passkeys: On,
+    offer: Offer,
+    device: Extension<DeviceAddr>,
+    Path(id): Path<String>,
+    form: Result<Form<RenameForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let Extension(DeviceAddr(from)) = device;
+    match passkeys.0.rename(from, &id, &form.name).await {
+        Ok(_) => Redirect::to("/passkeys").into_response(),
+        Err(error) => again(passkeys, offer, device, error).await,
+    }
+}
+
+#[derive(Deserialize)]
+struct RemoveForm {
+    /// A checkbox: there or not.
+    end_other_sessions: Option<String>,
+}
+
+async fn remove(
+    passkeys: On,
+    offer: Offer,
+    device: Extension<DeviceAddr>,
+    Path(id): Path<String>,
+    form: Result<Form<RemoveForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let Extension(DeviceAddr(from)) = device;
+    let end_others = form.end_other_sessions.is_some();
+    match passkeys.0.remove(from, &id, end_others).await {
+        Ok(removed) if removed.pending => page(
+            StatusCode::ACCEPTED,
+            &Notice {
+                text: "The passkey is removed and your other sessions have ended, but a gateway has not confirmed it yet: until it does, those devices may still be let through.",
+            },
+        ),
+        Ok(_) => Redirect::to("/passkeys").into_response(),
+        Err(error) => again(passkeys, offer, device, error).await,
+    }
+}
+
+/// The page once more, with what was wrong.
+async fn again(
+    On(passkeys): On,
+    offer: Offer,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    error: PasskeyError,
+) -> Response {
+    let told = Told::from(error);
+    match passkeys.list(from).await {
+        Ok(list) => page(told.status, &PasskeysPage::new(&list, &told.text, offer)),
+        Err(_) => told.into_page(),
+    }
+}
+
+fn incomplete() -> Response {
+    let text = "the form is incomplete";
+    page(StatusCode::BAD_REQUEST, &Notice { text })
+}
