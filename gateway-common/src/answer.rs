@@ -15,7 +15,7 @@
 //! nothing that matters. (An ICMP checksum, which covers no pseudo-header, is so by itself.)
 
 use crate::{
-    abi::{Address, Direction},
+    abi::{Address, CAPTIVE_PORT, Direction},
     packet::{Packet, Traits, protocol},
     verdict::Reason,
 };
@@ -39,6 +39,42 @@ const TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 const RST_ACK: u16 = 5 << 12 | 0x14;
 
+/// Whether the packet itself was in order, and of a known peer.
+#[inline(always)]
+fn by_policy(reason: Reason) -> bool {
+    by_session(reason)
+        || matches!(
+            reason,
+            Reason::NoRule | Reason::Unsolicited | Reason::Denied
+        )
+}
+
+/// Whether a login would help.
+#[inline(always)]
+const fn by_session(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Locked | Reason::Expired | Reason::Idle | Reason::LevelTooLow | Reason::NotFresh
+    )
+}
+
+/// Whether a packet that was dropped for this reason may be plain HTTP that is led to the portal, or
+/// the portal's answer.
+#[inline(always)]
+pub fn may_be_led<A: Address>(direction: Direction, packet: &Packet<A>, reason: Reason) -> bool {
+    if !packet.is_plain() || packet.traits.protocol() != protocol::TCP {
+        return false;
+    }
+    match direction {
+        Direction::FromPeer => {
+            packet.destination_port == CAPTIVE_PORT
+                && by_session(reason)
+                && !packet.destination.is_martian()
+        }
+        Direction::ToPeer => by_policy(reason),
+    }
+}
+
 /// Whether and how a packet that was dropped for this reason is answered.
 ///
 /// Never: errors, fragments, answers, RSTs and whatever else is no opener of TCP, packets that do not
@@ -49,18 +85,7 @@ pub fn answer<A: Address>(
     packet: &Packet<A>,
     reason: Reason,
 ) -> Option<Answer> {
-    let by_policy = matches!(
-        reason,
-        Reason::Locked
-            | Reason::Expired
-            | Reason::Idle
-            | Reason::LevelTooLow
-            | Reason::NotFresh
-            | Reason::NoRule
-            | Reason::Unsolicited
-            | Reason::Denied
-    );
-    if !by_policy
+    if !by_policy(reason)
         || packet.traits.has(
             Traits::FIRST_FRAGMENT | Traits::LATER_FRAGMENT | Traits::ERROR | Traits::ECHO_REPLY,
         )

@@ -64,6 +64,7 @@ reasons! {
     1 Pass OpenService "open_service" "The packet goes to or comes from an address that is reachable before login.";
     2 Pass OpenRule "open_rule" "A rule permits the packet without a session.";
     3 Pass Answer "answer" "The gate's own answer to a packet that it dropped.";
+    4 Pass Captive "captive" "Plain HTTP of a peer that has to log in: it is led to the portal, and the portal's answer back.";
     8 Drop NotIp "not_ip" "The packet is neither IPv4 nor IPv6.";
     9 Drop Truncated "truncated" "A header ends after the packet does.";
     10 Drop BadHeader "bad_header" "A header contradicts itself or the packet's length.";

@@ -8,13 +8,14 @@ use aya_ebpf::{
 };
 use gateway_common::{
     abi::{AddressV4, AddressV6, Direction, counter_index},
+    answer::may_be_led,
     decide::{Decision, Known, established, judge},
     packet::Packet,
     parse,
     verdict::{Reason, Verdict},
 };
 
-use crate::{answer, clock, emit, flows, log, maps, parse::SkBuff, tables::Maps};
+use crate::{answer, captive, clock, emit, flows, log, maps, parse::SkBuff, tables::Maps};
 
 /// Handles one packet and returns the TC action.
 ///
@@ -59,7 +60,8 @@ const REFUSED: u32 = 0x800;
 macro_rules! way {
     (
         $address:ty, $parse:path, $direction:expr, $refused:ident, $refuse:ident,
-        $known:ident, $established:ident, $judge:ident, $note:ident, $tell:ident
+        $known:ident, $established:ident, $judge:ident, $note:ident, $lead:ident,
+        $tell:ident
     ) => {
         #[inline(always)]
         fn $known(
@@ -120,7 +122,6 @@ macro_rules! way {
             }
             match flows::$refused(&packet.flow_key(direction), direction, now) {
                 Some(refused) => {
-                    maps::count(counter_index(direction, refused.reason));
                     log::decided(&ctx, direction, refused);
                     // SAFETY: the caller's, for a decision.
                     unsafe { decision.write(refused) };
@@ -149,12 +150,14 @@ macro_rules! way {
             let packet = unsafe { &*packet };
             let mut maps = Maps { now, length };
             let decision = judge(&mut maps, direction, packet, now, no_flow != 0);
-            maps::count(counter_index(direction, decision.reason));
             log::decided(&TcContext::new(skb), direction, decision);
             // SAFETY: the caller's, for a decision.
             unsafe { room.write(decision) };
             match decision.reason.verdict() {
-                Verdict::Pass => 1,
+                Verdict::Pass => {
+                    maps::count(counter_index(direction, decision.reason));
+                    1
+                }
                 Verdict::Drop => 0,
             }
         }
@@ -180,7 +183,19 @@ macro_rules! way {
             0
         }
 
-        /// Tells of a dropped packet: userspace, and the sender where that is wanted.
+        /// Leads a packet that would be dropped to the portal, or back; returns a [`captive::Led`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $lead(skb: *mut __sk_buff, packet: *const Packet<$address>) -> u32 {
+            if packet.is_null() {
+                return captive::Led::No as u32;
+            }
+            // SAFETY: written by the functions above.
+            captive::lead(skb, $direction, unsafe { &*packet }) as u32
+        }
+
+        /// Counts a packet that is to be dropped, and tells of it: userspace, and the sender where that
+        /// is wanted. Plain HTTP may be led elsewhere instead.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $tell(
@@ -196,8 +211,20 @@ macro_rules! way {
             let ctx = TcContext::new(skb);
             // SAFETY: written by the functions above.
             let (packet, decision) = unsafe { (&*packet, *decision) };
+            let mut led = captive::Led::No as u32;
+            if may_be_led(direction, packet, decision.reason) {
+                led = $lead(skb, packet);
+                if led == captive::Led::On as u32 {
+                    maps::count(counter_index(direction, Reason::Captive));
+                    return TC_ACT_UNSPEC;
+                }
+            }
+            maps::count(counter_index(direction, decision.reason));
             emit::dropped(ctx.len(), direction, Some(packet), decision, now);
             maps::count_drop(decision.peer, decision.reason);
+            if led != captive::Led::No as u32 {
+                return TC_ACT_SHOT;
+            }
             answer::send(&ctx, direction, packet, decision.reason, now)
         }
     };
@@ -213,6 +240,7 @@ way!(
     established_v4_from_peer,
     judge_v4_from_peer,
     note_v4_from_peer,
+    lead_v4_from_peer,
     tell_v4_from_peer
 );
 way!(
@@ -225,6 +253,7 @@ way!(
     established_v4_to_peer,
     judge_v4_to_peer,
     note_v4_to_peer,
+    lead_v4_to_peer,
     tell_v4_to_peer
 );
 way!(
@@ -237,6 +266,7 @@ way!(
     established_v6_from_peer,
     judge_v6_from_peer,
     note_v6_from_peer,
+    lead_v6_from_peer,
     tell_v6_from_peer
 );
 way!(
@@ -249,6 +279,7 @@ way!(
     established_v6_to_peer,
     judge_v6_to_peer,
     note_v6_to_peer,
+    lead_v6_to_peer,
     tell_v6_to_peer
 );
 

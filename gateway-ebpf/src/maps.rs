@@ -16,9 +16,9 @@ use aya_ebpf::{
 };
 use gateway_common::{
     abi::{
-        self, AddressV4, AddressV6, Event, EventBudget, FlowKeyV4, FlowKeyV6, FlowState,
-        FragmentKey, FragmentState, Outcome, PeerDrops, PeerKey, PeerState, PolicyPrefix,
-        ServiceKey, Settings,
+        self, AddressV4, AddressV6, CaptiveKey, CaptivePortal, Event, EventBudget, FlowKeyV4,
+        FlowKeyV6, FlowState, FragmentKey, FragmentState, Outcome, PeerDrops, PeerKey, PeerState,
+        PolicyPrefix, ServiceKey, Settings,
     },
     verdict::Reason,
 };
@@ -33,6 +33,7 @@ const PEERS_DEFAULT: u32 = 1024;
 const FLOWS_DEFAULT: u32 = 4096;
 const FRAGMENTS_MOST: u32 = 16_384;
 const SERVICES_MOST: u32 = 1024;
+const CAPTIVE_MOST: u32 = 16_384;
 const EVENT_BYTES: u32 = 256 * 1024;
 
 #[map]
@@ -53,6 +54,12 @@ static WIDE_V6: LpmTrie<AddressV6, u32> = LpmTrie::with_max_entries(PEERS_DEFAUL
 #[map]
 static SERVICES: HashMap<ServiceKey, u8> =
     HashMap::with_max_entries(SERVICES_MOST, BPF_F_NO_PREALLOC);
+// Without preallocation, so that a reader never sees an address that is being overwritten.
+#[map]
+static CAPTIVE: HashMap<u32, CaptivePortal> = HashMap::with_max_entries(2, BPF_F_NO_PREALLOC);
+#[map]
+static CAPTIVE_FLOWS: LruHashMap<CaptiveKey, AddressV6> =
+    LruHashMap::with_max_entries(CAPTIVE_MOST, 0);
 #[map]
 static FLOWS_V4: LruHashMap<FlowKeyV4, FlowState> = LruHashMap::with_max_entries(FLOWS_DEFAULT, 0);
 #[map]
@@ -205,6 +212,27 @@ pub(crate) fn is_service(key: &ServiceKey) -> bool {
         scratch.service = *key;
         SERVICES.get_ptr(&scratch.service).is_some()
     })
+}
+
+/// Where plain HTTP of this family is led.
+#[inline(always)]
+pub(crate) fn captive_portal(family: u32) -> Option<CaptivePortal> {
+    // SAFETY: the look-up returned a valid value, which is never overwritten.
+    CAPTIVE.get_ptr(&family).map(|value| unsafe { *value })
+}
+
+/// Where the peer wanted to go. Of a connection that is being forgotten, it may be another's.
+#[inline(always)]
+pub(crate) fn captive_flow(key: &CaptiveKey) -> Option<AddressV6> {
+    // SAFETY: the look-up returned a valid value.
+    CAPTIVE_FLOWS.get_ptr(key).map(|value| unsafe { *value })
+}
+
+#[inline(always)]
+pub(crate) fn store_captive_flow(key: &CaptiveKey, wanted: &AddressV6) -> bool {
+    CAPTIVE_FLOWS
+        .insert(key, wanted, u64::from(BPF_ANY))
+        .is_ok()
 }
 
 /// All fields, the check last (see [`FlowState::check`]).

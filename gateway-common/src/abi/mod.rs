@@ -5,6 +5,7 @@
 //! are never taken for these.
 
 mod address;
+mod captive;
 mod event;
 mod flow;
 mod fragment;
@@ -17,6 +18,7 @@ mod service;
 mod settings;
 
 pub use address::{Address, AddressV4, AddressV6};
+pub use captive::{CAPTIVE_FAMILIES, CAPTIVE_PORT, CaptiveKey, CaptivePortal};
 pub use event::{Event, EventBudget, PeerDrops};
 pub use flow::{Check, FlowKey, FlowKeyV4, FlowKeyV6, FlowState};
 pub use fragment::{FragmentKey, FragmentState};
@@ -31,7 +33,7 @@ pub use service::ServiceKey;
 pub use settings::Settings;
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Which way a packet crosses the WireGuard interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +77,10 @@ pub mod names {
     pub const WIDE_V6: &str = "WIDE_V6";
     /// Set of [`super::ServiceKey`].
     pub const SERVICES: &str = "SERVICES";
+    /// [`super::CaptivePortal`] by family, while plain HTTP is led there.
+    pub const CAPTIVE: &str = "CAPTIVE";
+    /// Where peers wanted to go, by [`super::CaptiveKey`].
+    pub const CAPTIVE_FLOWS: &str = "CAPTIVE_FLOWS";
     /// By parity: region by IPv4 prefix.
     pub const POLICY_V4: &str = "POLICY_V4";
     /// By parity: region by IPv6 prefix.
@@ -151,7 +157,8 @@ const _: () = {
     );
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentState>() == 32);
-    assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<ServiceKey>() == 20 && size_of::<CaptiveKey>() == 20);
+    assert!(size_of::<CaptivePortal>() == 20);
     assert!(size_of::<Settings>() == 40 && align_of::<Settings>() == 8);
     assert!(offset_of!(Settings, epoch) == 0 && offset_of!(Settings, flags) == 4);
     assert!(offset_of!(Settings, service_filter) == 8 && offset_of!(Settings, policies) == 16);

@@ -7,9 +7,10 @@
 use aya::Pod;
 
 use super::{
-    AddressV4, AddressV6, EffectivePolicy, Event, EventBudget, FlowKeyV4, FlowKeyV6, FlowState,
-    FragmentKey, FragmentState, GrantKey, IntervalList, LpmKey, Outcome, PeerDrops, PeerKey,
-    PeerState, PolicyPrefix, PortInterval, Region, ServiceKey, Settings,
+    AddressV4, AddressV6, CaptiveKey, CaptivePortal, EffectivePolicy, Event, EventBudget,
+    FlowKeyV4, FlowKeyV6, FlowState, FragmentKey, FragmentState, GrantKey, IntervalList, LpmKey,
+    Outcome, PeerDrops, PeerKey, PeerState, PolicyPrefix, PortInterval, Region, ServiceKey,
+    Settings,
 };
 
 macro_rules! pod {
@@ -25,6 +26,8 @@ macro_rules! pod {
 pod!(
     AddressV4,
     AddressV6,
+    CaptiveKey,
+    CaptivePortal,
     EffectivePolicy,
     Event,
     EventBudget,

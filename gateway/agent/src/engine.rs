@@ -353,6 +353,7 @@ impl Engine {
             return Ok(());
         };
         self.datapath.set_services(&location.services)?;
+        self.datapath.set_captive(&location.captive_portals)?;
         self.datapath.set_answers(location.answer_drops)
     }
 

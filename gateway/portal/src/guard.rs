@@ -1,6 +1,6 @@
 //! What every request passes through, whichever page or call it asks for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -11,6 +11,10 @@ use axum::response::{IntoResponse as _, Response};
 /// The tunnel address of the device, from the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceAddr(pub IpAddr);
+
+/// The portal's own end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortalAddr(pub(crate) SocketAddr);
 
 /// Longer than the wait for a gateway to acknowledge a session.
 const REQUEST_TIME: Duration = Duration::from_secs(20);

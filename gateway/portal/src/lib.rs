@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod captive;
 mod guard;
 mod known;
 mod limits;
@@ -32,10 +33,18 @@ pub fn app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
     Router::new()
         .merge(pages::routes())
         .merge(passkeys::pages())
+        .merge(captive::routes())
         .nest("/api/v1", api::routes().merge(passkeys::calls()))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn(guard::security_headers))
+        .with_state(Site { logins, passkeys })
+}
+
+/// What is said in the clear: where to go instead.
+fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
+    captive::plain()
+        .layer(middleware::from_fn(guard::time_limit))
         .with_state(Site { logins, passkeys })
 }

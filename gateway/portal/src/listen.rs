@@ -14,12 +14,14 @@ use portcullis_control::{Logins, Passkeys};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::guard::DeviceAddr;
+use crate::captive::TLS_HANDSHAKE;
+use crate::guard::{DeviceAddr, PortalAddr};
 use crate::known::Known;
 use crate::limits::Limits;
 
@@ -61,6 +63,7 @@ pub struct Portal {
     tls: TlsAcceptor,
     known: Known,
     app: Router,
+    plain: Router,
 }
 
 impl Portal {
@@ -80,6 +83,7 @@ impl Portal {
             listeners,
             tls: TlsAcceptor::from(tls),
             known: Known::new(logins.clone()),
+            plain: crate::plain_app(logins.clone(), passkeys.clone()),
             app: crate::app(logins, passkeys),
         })
     }
@@ -99,6 +103,7 @@ impl Portal {
             tls: self.tls,
             known: self.known,
             app: self.app,
+            plain: self.plain,
             limits: Limits::default(),
             stopped,
         };
@@ -118,6 +123,7 @@ struct Server {
     tls: TlsAcceptor,
     known: Known,
     app: Router,
+    plain: Router,
     limits: Limits,
     stopped: watch::Receiver<bool>,
 }
@@ -160,16 +166,40 @@ impl Server {
         connections.join_all().await;
     }
 
-    async fn connection(mut self, tcp: TcpStream, device: IpAddr) {
-        let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp)).await else {
-            return;
-        };
-        let service = TowerToHyperService::new(self.app.layer(Extension(DeviceAddr(device))));
+    async fn connection(self, tcp: TcpStream, device: IpAddr) {
+        let Ok(at) = tcp.local_addr() else { return };
+        let at = PortalAddr(SocketAddr::new(at.ip().to_canonical(), at.port()));
+        let mut first = [0];
+        let peeked = tokio::time::timeout(HANDSHAKE_TIME, tcp.peek(&mut first));
+        match peeked.await {
+            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {
+                let accepted = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp));
+                let Ok(Ok(tls)) = accepted.await else { return };
+                let app = self.app.clone();
+                self.serve(tls, app, device, at).await;
+            }
+            Ok(Ok(1)) => {
+                let plain = self.plain.clone();
+                self.serve(tcp, plain, device, at).await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn serve(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        app: Router,
+        device: IpAddr,
+        at: PortalAddr,
+    ) {
+        let app = app.layer(Extension(DeviceAddr(device)));
+        let service = TowerToHyperService::new(app.layer(Extension(at)));
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HANDSHAKE_TIME);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(tls), service));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             _ = self.stopped.changed() => {

@@ -170,3 +170,118 @@ async fn listens_on_addresses_that_do_not_exist_yet() {
     assert!(bind(&control, "192.0.2.77:0").is_ok());
     assert!(bind(&control, "[2001:db8::77]:0").is_ok());
 }
+
+/// What the portal says to these bytes, over TLS or in the clear.
+async fn ask(control: &Control, address: SocketAddr, tls: bool, request: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let mut answer = String::new();
+    if tls {
+        let name = ServerName::from(address.ip());
+        let mut stream = connector(control).connect(name, tcp).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let _ = stream.read_to_string(&mut answer).await;
+    } else {
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let _ = tcp.read_to_string(&mut answer).await;
+    }
+    answer.to_ascii_lowercase()
+}
+
+fn get(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+}
+
+async fn log_in(control: &Control) {
+    let session = v1::AddSessionRequest {
+        device: "laptop".into(),
+        lifetime_ms: 3_600_000,
+        idle_timeout_ms: 0,
+    };
+    let admin = control.admin();
+    admin.add_session(Request::new(session)).await.unwrap();
+}
+
+#[tokio::test]
+async fn plain_http_is_told_where_the_pages_are_and_nothing_else() {
+    let (control, state) = control().await;
+    add_loopback_device(&control, &state).await;
+    let portal = bind(&control, "127.0.0.1:0").unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    let first = format!("location: https://{address}/\r\n");
+
+    // Before a login everything leads to the first page, calls of the API as well.
+    for request in [
+        get("/generate_204", "connectivitycheck.example"),
+        get("/api/v1/session", &address.to_string()),
+        get("/", "evil.example/@x"),
+        "POST /login HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nconnection: close\r\n\r\na=b&"
+            .to_owned(),
+    ] {
+        let answer = ask(&control, address, false, &request).await;
+        assert!(answer.starts_with("http/1.1 302"), "{request}: {answer}");
+        assert!(answer.contains(&first), "{request}: {answer}");
+        assert!(!answer.contains("set-cookie") && !answer.contains("laptop"));
+    }
+    // With a session, to the page that says why it was not enough; for nothing but a host's name.
+    log_in(&control).await;
+    let step_up = format!("location: https://{address}/step-up?for=intranet.example\r\n");
+    let answer = ask(&control, address, false, &get("/x?y", "intranet.example")).await;
+    assert!(answer.contains(&step_up), "{answer}");
+    for host in ["a\"b", "x/../y", "a%0d%0aset-cookie:b"] {
+        let answer = ask(&control, address, false, &get("/", host)).await;
+        assert!(answer.contains(&first), "{answer}");
+    }
+    let page = ask(
+        &control,
+        address,
+        true,
+        &get("/step-up?for=intranet.example", "x"),
+    )
+    .await;
+    assert!(page.contains("<strong>intranet.example</strong>"), "{page}");
+    let page = ask(
+        &control,
+        address,
+        true,
+        &get("/step-up?for=%3Cscript%3E", "x"),
+    )
+    .await;
+    assert!(!page.contains("script>"), "{page}");
+    serving.abort();
+}
+
+/// RFC 8908.
+#[tokio::test]
+async fn the_captive_portal_api_says_whether_a_login_is_wanted() {
+    let (control, state) = control().await;
+    add_loopback_device(&control, &state).await;
+    let portal = bind(&control, "127.0.0.1:0").unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    let api = get("/captive-portal/api", "x");
+
+    let answer = ask(&control, address, true, &api).await;
+    assert!(answer.contains("content-type: application/captive+json"));
+    let url = format!("\"user-portal-url\":\"https://{address}/\"");
+    let body = format!("{{\"captive\":true,{url}}}");
+    assert!(answer.contains(&body), "{answer}");
+
+    log_in(&control).await;
+    let answer = ask(&control, address, true, &api).await;
+    let body =
+        format!("{{\"captive\":false,{url},\"can-extend-session\":true,\"seconds-remaining\":3");
+    assert!(answer.contains(&body), "{answer}");
+    serving.abort();
+}
+
+/// As over TLS.
+#[tokio::test]
+async fn strangers_are_told_nothing_in_the_clear_either() {
+    let (control, _state) = control().await;
+    let portal = bind(&control, "127.0.0.1:0").unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    assert_eq!(ask(&control, address, false, &get("/", "x")).await, "");
+    serving.abort();
+}

@@ -504,7 +504,7 @@ impl Gate {
     /// What the gateway has reported as dropped so far: direction, reason and how many packets.
     pub fn drops(&self) -> Result<Vec<(String, String, u64)>> {
         // The other counters' reasons to pass.
-        const PASSED: [&str; 4] = ["session", "open_service", "open_rule", "answer"];
+        const PASSED: [&str; 5] = ["session", "open_service", "open_rule", "answer", "captive"];
         let gateways = self.ask(&["gateway", "list"])?;
         let counters = gateways["gateways"][0]["reasons"]
             .as_array()

@@ -57,8 +57,8 @@ use aya::{
 };
 use gateway_common::{
     abi::{
-        Direction, EventBudget, PeerDrops, PeerKey, PeerState, ServiceKey, Settings, counter_index,
-        names,
+        CaptivePortal, Direction, EventBudget, PeerDrops, PeerKey, PeerState, ServiceKey, Settings,
+        counter_index, names,
     },
     verdict::Reason,
 };
@@ -114,6 +114,7 @@ pub struct Datapath {
     /// Id of the policy that holds, and since when at the latest; `None` where that is not known.
     judged: Option<(u64, u64)>,
     services: Table<ServiceKey, u8>,
+    captive: Table<u32, CaptivePortal>,
     addresses: Addresses,
     states: States,
     keys: Shared,
@@ -354,6 +355,7 @@ impl Datapath {
             order: Order::new(adopted, sys::grace_period),
             judged: None,
             services: table(&pins, names::SERVICES)?,
+            captive: table(&pins, names::CAPTIVE)?,
             addresses,
             states: States(states),
             keys,

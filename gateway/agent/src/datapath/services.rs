@@ -1,8 +1,8 @@
-//! What is reachable before login.
+//! What is reachable before login, and what leads there.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::SocketAddr};
 
-use gateway_common::abi::ServiceKey;
+use gateway_common::abi::{CAPTIVE_FAMILIES, CaptivePortal, ServiceKey};
 
 use super::{Datapath, DatapathError, Service};
 
@@ -35,6 +35,36 @@ impl Datapath {
             settings.service_filter = service_filter;
         });
         result.and(settings)
+    }
+
+    /// Leads plain HTTP of peers that have to log in to these services, the first of each family;
+    /// of a family without one, nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_captive(&mut self, portals: &[SocketAddr]) -> Result<(), DatapathError> {
+        for family in CAPTIVE_FAMILIES {
+            let portal = portals
+                .iter()
+                .find(|portal| portal.is_ipv4() == (family == 4));
+            match portal {
+                Some(portal) => {
+                    let portal = CaptivePortal {
+                        address: portal.ip().into(),
+                        port: portal.port(),
+                        pad: 0,
+                    };
+                    if self.captive.get(&family)? != Some(portal) {
+                        self.captive.insert(&family, &portal)?;
+                    }
+                }
+                None => {
+                    self.captive.remove(&family)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Deletes before it inserts: closing never waits for room. `lost` tells whether anything was

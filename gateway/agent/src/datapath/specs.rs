@@ -87,7 +87,7 @@ const fn sets(name: &'static str, kind: MapType, key: usize, value: usize, flags
 }
 
 /// Every map that is pinned. What the object declares is compared with this when it is first loaded.
-pub(super) const SPECS: [Spec; 23] = {
+pub(super) const SPECS: [Spec; 25] = {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     use abi::LpmKey;
     const V4: usize = size_of::<abi::AddressV4>();
@@ -152,6 +152,22 @@ pub(super) const SPECS: [Spec; 23] = {
             1,
             Entries::Fixed(1024),
             BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::CAPTIVE,
+            Hash,
+            4,
+            size_of::<abi::CaptivePortal>(),
+            Entries::Fixed(2),
+            BPF_F_NO_PREALLOC,
+        ),
+        spec(
+            names::CAPTIVE_FLOWS,
+            LruHash,
+            size_of::<abi::CaptiveKey>(),
+            V6,
+            Entries::Fixed(16_384),
+            0,
         ),
         sets(
             names::POLICY_V4,

@@ -1,6 +1,6 @@
 //! The location that this gateway serves: what of it concerns the interface.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use portcullis_proto::v1;
@@ -43,6 +43,8 @@ pub struct Location {
     pub services: Vec<Service>,
     /// Senders of dropped openers are told at once.
     pub answer_drops: bool,
+    /// Where plain HTTP of peers that have to log in is led, the first of each family; nowhere if empty.
+    pub captive_portals: Vec<SocketAddr>,
 }
 
 impl TryFrom<v1::LocationConfig> for Location {
@@ -78,6 +80,14 @@ impl TryFrom<v1::LocationConfig> for Location {
                 .ok_or(LocationError::Mtu(wire.mtu))?,
             services,
             answer_drops: wire.answer_drops,
+            captive_portals: wire
+                .captive_portals
+                .into_iter()
+                .map(|text| {
+                    text.parse()
+                        .map_err(|_| LocationError::ServiceAddress(text))
+                })
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -114,6 +124,7 @@ mod tests {
                 port: 443,
             }],
             answer_drops: true,
+            captive_portals: vec!["10.77.0.1:443".into(), "[fd77::1]:443".into()],
         }
     }
 
@@ -139,5 +150,6 @@ mod tests {
         refused(|wire| wire.open_services[0].protocol = 256);
         refused(|wire| wire.open_services[0].port = 65_536);
         refused(|wire| wire.open_services[0].address = "portal".into());
+        refused(|wire| wire.captive_portals.push("10.77.0.1".into()));
     }
 }

@@ -227,6 +227,7 @@ mod tests {
             mtu: 1420,
             open_services: Vec::new(),
             answer_drops: false,
+            captive_portals: Vec::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Desired state in the terms of the stream, and the digest expected of it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portcullis_proto::digest::{PeerEntry, StateDigest, session_tag};
 use portcullis_proto::v1;
@@ -158,23 +158,42 @@ pub(super) fn location(row: &LocationRow) -> Result<v1::LocationConfig, StoreErr
         mtu: small(row.mtu)?,
         open_services: open_services(row)?,
         answer_drops: row.answer_drops != 0,
+        captive_portals: match row.captive {
+            0 => Vec::new(),
+            _ => portal_sockets(row)?,
+        },
     })
 }
 
-/// What is reachable before login: the portal, and the resolvers.
-pub(crate) fn open_services(row: &LocationRow) -> Result<Vec<v1::OpenService>, StoreError> {
-    let portals = match row.portals.as_slice() {
+/// The portal's addresses.
+fn portals(row: &LocationRow) -> Result<Vec<String>, StoreError> {
+    Ok(match row.portals.as_slice() {
         [] => row
             .pools()?
             .iter()
             .map(|pool| pool.gateway().addr().to_string())
             .collect(),
         portals => portals.to_vec(),
-    };
+    })
+}
+
+fn portal_sockets(row: &LocationRow) -> Result<Vec<String>, StoreError> {
+    let port = u16::try_from(row.portal_port).map_err(|_| StoreError::Value("portal port"))?;
+    let portals = portals(row)?.into_iter().map(|address| {
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| StoreError::Value("portal address"))?;
+        Ok(SocketAddr::new(address, port).to_string())
+    });
+    portals.collect()
+}
+
+/// What is reachable before login: the portal, and the resolvers.
+pub(crate) fn open_services(row: &LocationRow) -> Result<Vec<v1::OpenService>, StoreError> {
     let portal_port =
         u32::try_from(row.portal_port).map_err(|_| StoreError::Value("portal port"))?;
     let mut open_services = Vec::new();
-    for address in portals {
+    for address in portals(row)? {
         open_services.push(v1::OpenService {
             address,
             protocol: TCP,

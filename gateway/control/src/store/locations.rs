@@ -24,6 +24,8 @@ pub(crate) struct LocationRow {
     pub(crate) persistent_keepalive_s: i64,
     /// 1 where senders of dropped openers are told.
     pub(crate) answer_drops: i64,
+    /// 1 where plain HTTP of devices that have to log in is led to the portal.
+    pub(crate) captive: i64,
     pub(crate) created_ms: i64,
     pub(crate) revision: i64,
 }
@@ -40,7 +42,7 @@ impl LocationRow {
 const SELECT: &str = "
     SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
         session_lifetime_ms, idle_timeout_ms, required_level, factors, persistent_keepalive_s,
-        answer_drops, created_ms, revision
+        answer_drops, captive, created_ms, revision
     FROM locations";
 
 pub(crate) async fn insert(
@@ -50,8 +52,8 @@ pub(crate) async fn insert(
     sqlx::query(
         "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
             portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
-            created_ms, revision, answer_drops, required_level, factors)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+            created_ms, revision, answer_drops, required_level, factors, captive)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(&location.id)
     .bind(&location.name)
@@ -71,6 +73,7 @@ pub(crate) async fn insert(
     .bind(location.answer_drops)
     .bind(level_to_store(location.mfa.require))
     .bind(list_to_store(&location.mfa.factors.names()))
+    .bind(location.captive)
     .execute(sql)
     .await?;
     Ok(())
@@ -105,6 +108,22 @@ pub(crate) async fn set_answer_drops(
     sqlx::query("UPDATE locations SET answer_drops = $2, revision = $3 WHERE id = $1")
         .bind(id)
         .bind(i64::from(answer_drops))
+        .bind(revision)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// Whether plain HTTP is led to the portal, from this revision on.
+pub(crate) async fn set_captive(
+    sql: &mut AnyConnection,
+    id: &str,
+    captive: bool,
+    revision: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE locations SET captive = $2, revision = $3 WHERE id = $1")
+        .bind(id)
+        .bind(i64::from(captive))
         .bind(revision)
         .execute(sql)
         .await?;
@@ -172,6 +191,7 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
         mfa: parse_mfa(row)?,
         persistent_keepalive_s: row.try_get("persistent_keepalive_s")?,
         answer_drops: row.try_get("answer_drops")?,
+        captive: row.try_get("captive")?,
         created_ms: row.try_get("created_ms")?,
         revision: row.try_get("revision")?,
     })

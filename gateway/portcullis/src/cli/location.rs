@@ -92,6 +92,9 @@ struct Add {
     /// Whether senders of dropped openers are told at once, by RST or ICMP, instead of waiting [default: true]
     #[arg(long, value_name = "BOOL")]
     answer_drops: Option<bool>,
+    /// Whether plain HTTP of devices that have to log in leads to the portal [default: true]
+    #[arg(long, value_name = "BOOL")]
+    captive: Option<bool>,
 }
 
 /// What the location demands of logins.
@@ -158,6 +161,9 @@ struct Set {
     /// Whether senders of dropped openers are told at once, by RST or ICMP, instead of waiting
     #[arg(long, value_name = "BOOL")]
     answer_drops: Option<bool>,
+    /// Whether plain HTTP of devices that have to log in leads to the portal
+    #[arg(long, value_name = "BOOL")]
+    captive: Option<bool>,
     /// How long to wait for the gateways, where sessions end or get shorter
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     wait: Span,
@@ -259,6 +265,7 @@ async fn set(args: Set, context: Context) -> Result<Exit> {
     let request = SetLocationRequest {
         name: args.name,
         answer_drops: args.answer_drops,
+        captive: args.captive,
         require: require.map(|require| Level::from(require).into()),
         factors: factors.map(|names| FactorNames { names }),
         session_lifetime_ms: session_lifetime.map(Span::as_millis),
@@ -333,6 +340,7 @@ impl From<Add> for Location {
             factors: args.login.factors.unwrap_or_default(),
             persistent_keepalive_s: args.keepalive.unwrap_or(0).into(),
             answer_drops: args.answer_drops,
+            captive: args.captive,
             ..Self::default()
         }
     }
@@ -393,6 +401,7 @@ fn json_of(location: &Location) -> Value {
         "idle_timeout_ms": location.idle_timeout_ms,
         "persistent_keepalive_s": location.persistent_keepalive_s,
         "answer_drops": location.answer_drops(),
+        "captive": location.captive(),
         "created": time::json(location.created_ms),
     })
 }
@@ -426,6 +435,10 @@ fn text_of(location: &Location) -> String {
         .field(
             "Answers drops",
             if location.answer_drops() { "yes" } else { "no" },
+        )
+        .field(
+            "Leads plain HTTP to the portal",
+            if location.captive() { "yes" } else { "no" },
         )
         .field("Created", time::text(location.created_ms))
         .render()

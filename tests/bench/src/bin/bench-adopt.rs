@@ -103,6 +103,7 @@ fn snapshot() -> v1::Snapshot {
             mtu: 1420,
             open_services: Vec::new(),
             answer_drops: false,
+            captive_portals: Vec::new(),
         }),
         peers: peers.collect(),
         policy: None,

@@ -5,6 +5,7 @@
 mod answers;
 mod bad_input;
 mod before_login;
+mod captive;
 mod deadlines;
 mod engines;
 mod explain;

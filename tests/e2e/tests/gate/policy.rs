@@ -32,7 +32,7 @@ fn policy(gate: &Gate, arguments: &[&str], text: &str) -> Result<(i32, Value, St
 }
 
 /// Applies a policy; every gateway has confirmed it when this returns.
-fn apply(gate: &Gate, text: &str) -> Result<()> {
+pub(crate) fn apply(gate: &Gate, text: &str) -> Result<()> {
     let (code, answer, error) = policy(gate, &["apply", "--wait", "30s"], text)?;
     ensure!(
         code == 0 && answer["done"] == true,

@@ -200,6 +200,7 @@ fn check(request: v1::Location, mfa: MfaPolicy, now_ms: i64) -> Result<(Location
             _ => return Err(OperationError::invalid("a keepalive is 65535 s at most")),
         },
         answer_drops: request.answer_drops.unwrap_or(true).into(),
+        captive: request.captive.unwrap_or(true).into(),
         created_ms: now_ms,
         revision: 0,
     };
@@ -243,6 +244,7 @@ pub(super) fn view(location: &LocationRow) -> v1::Location {
         persistent_keepalive_s: small(location.persistent_keepalive_s),
         created_ms: location.created_ms,
         answer_drops: Some(location.answer_drops != 0),
+        captive: Some(location.captive != 0),
         require: location.mfa.require.into(),
         factors: location.mfa.factors.names(),
         revocation: None,

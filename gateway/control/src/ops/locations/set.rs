@@ -30,7 +30,8 @@ impl Core {
         request: v1::SetLocationRequest,
     ) -> Result<v1::Location> {
         let change = read(&request)?;
-        if request.answer_drops.is_none() && change.is_empty() {
+        let nothing = request.answer_drops.is_none() && request.captive.is_none();
+        if nothing && change.is_empty() {
             return Err(OperationError::invalid("nothing to change was given"));
         }
         let mut write = self.store.change(self.now_ms()).await?;
@@ -42,6 +43,12 @@ impl Core {
             locations::set_answer_drops(write.sql(), &location.id, answer_drops, revision).await?;
             location.answer_drops = answer_drops.into();
             detail.insert("answer_drops".into(), answer_drops.into());
+        }
+        if let Some(captive) = request.captive {
+            let revision = write.revision();
+            locations::set_captive(write.sql(), &location.id, captive, revision).await?;
+            location.captive = captive.into();
+            detail.insert("captive".into(), captive.into());
         }
         let before = location.mfa;
         let mut reached = None;
