@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Logins, Passkeys};
+use portcullis_control::{Enrolments, Logins, Passkeys};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -21,7 +21,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::guard::DeviceAddr;
 use crate::known::Known;
-use crate::limits::Limits;
+use crate::limits::{Limits, Place};
+use crate::public::{Arrivals, PublicAddr, network};
 
 const BACKLOG: i32 = 256;
 /// For the TLS handshake, and for the head of each request.
@@ -59,8 +60,17 @@ fn explain(error: &io::Error) -> String {
 pub struct Portal {
     listeners: Vec<TcpListener>,
     tls: TlsAcceptor,
-    known: Known,
+    door: Door,
     app: Router,
+}
+
+/// Who is spoken to.
+#[derive(Clone)]
+enum Door {
+    /// Devices alone, by their addresses inside the tunnel.
+    Devices(Known),
+    /// Anyone, so many at a time; the address tells nothing but whose share a connection takes.
+    Anyone(Arrivals),
 }
 
 impl Portal {
@@ -72,15 +82,25 @@ impl Portal {
         logins: Logins,
         passkeys: Option<Passkeys>,
     ) -> Result<Self, BindError> {
-        let listeners = listen
-            .iter()
-            .map(|&address| open(address).map_err(|source| BindError { address, source }))
-            .collect::<Result<_, _>>()?;
         Ok(Self {
-            listeners,
+            listeners: open_all(listen)?,
             tls: TlsAcceptor::from(tls),
-            known: Known::new(logins.clone()),
+            door: Door::Devices(Known::new(logins.clone())),
             app: crate::app(logins, passkeys),
+        })
+    }
+
+    /// The same outside of the tunnel, for enrolment alone.
+    pub fn bind_public(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        enrolments: Enrolments,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            listeners: open_all(listen)?,
+            tls: TlsAcceptor::from(tls),
+            door: Door::Anyone(Arrivals::default()),
+            app: crate::public_app(enrolments),
         })
     }
 
@@ -97,7 +117,7 @@ impl Portal {
         let (stop, stopped) = watch::channel(false);
         let server = Server {
             tls: self.tls,
-            known: self.known,
+            door: self.door,
             app: self.app,
             limits: Limits::default(),
             stopped,
@@ -116,7 +136,7 @@ impl Portal {
 #[derive(Clone)]
 struct Server {
     tls: TlsAcceptor,
-    known: Known,
+    door: Door,
     app: Router,
     limits: Limits,
     stopped: watch::Receiver<bool>,
@@ -134,19 +154,14 @@ impl Server {
             match accepted {
                 Ok((tcp, from)) => {
                     // A socket for both families shows IPv4 peers as mapped IPv6 addresses.
-                    let device = from.ip().to_canonical();
+                    let from = from.ip().to_canonical();
                     let server = self.clone();
                     connections.spawn(async move {
-                        // A stranger takes no place from a device, and costs no handshake. Closing
-                        // the connection is all the answer there is, as it is over the limit.
-                        if !server.known.is_device(device).await {
-                            tracing::debug!(%device, "no device has this address");
-                            return;
-                        }
-                        let Some(_place) = server.limits.enter(device) else {
+                        // Closing the connection is all the answer there is.
+                        let Some(_place) = server.enter(from).await else {
                             return;
                         };
-                        let served = server.connection(tcp, device);
+                        let served = server.connection(tcp, from);
                         let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
                     });
                 }
@@ -160,11 +175,37 @@ impl Server {
         connections.join_all().await;
     }
 
-    async fn connection(mut self, tcp: TcpStream, device: IpAddr) {
+    /// Whether a connection is spoken to, before it costs a handshake. A stranger takes no place from a
+    /// device.
+    async fn enter(&self, from: IpAddr) -> Option<Place> {
+        match &self.door {
+            Door::Devices(known) => {
+                if !known.is_device(from).await {
+                    tracing::debug!(device = %from, "no device has this address");
+                    return None;
+                }
+                self.limits.enter(from)
+            }
+            Door::Anyone(arrivals) => {
+                let from = network(from);
+                if !arrivals.admit(from) {
+                    tracing::debug!(%from, "too many connections from this network");
+                    return None;
+                }
+                self.limits.enter(from)
+            }
+        }
+    }
+
+    async fn connection(mut self, tcp: TcpStream, from: IpAddr) {
         let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp)).await else {
             return;
         };
-        let service = TowerToHyperService::new(self.app.layer(Extension(DeviceAddr(device))));
+        let app = match self.door {
+            Door::Devices(_) => self.app.layer(Extension(DeviceAddr(from))),
+            Door::Anyone(_) => self.app.layer(Extension(PublicAddr(from))),
+        };
+        let service = TowerToHyperService::new(app);
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
         http.http1()
             .timer(TokioTimer::new())
@@ -181,6 +222,13 @@ impl Server {
             tracing::debug!(%error, "a connection to the portal ended early");
         }
     }
+}
+
+fn open_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+    listen
+        .iter()
+        .map(|&address| open(address).map_err(|source| BindError { address, source }))
+        .collect()
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
