@@ -98,6 +98,37 @@ async fn strangers_are_not_spoken_to() {
     serving.abort();
 }
 
+/// Outside of the tunnel everybody is, so often.
+#[tokio::test]
+async fn strangers_are_spoken_to_in_public_and_not_without_end() {
+    let (control, _state) = control().await;
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let tls = control
+        .server_config_for_portal(&[address.ip()], None)
+        .unwrap();
+    let portal = Portal::bind_public(&[address], tls, control.enrolments()).unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    let connect = async || {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::from(address.ip());
+        connector(&control).connect(name, tcp).await
+    };
+    let mut tls = connect().await.unwrap();
+    tls.write_all(b"GET /enrol HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let mut refused = 0;
+    for _ in 0..50 {
+        refused += i32::from(connect().await.is_err());
+    }
+    assert!(refused > 5, "{refused}");
+    serving.abort();
+}
+
 #[tokio::test]
 async fn serves_over_tls_until_told_to_stop() {
     let (control, state) = control().await;
