@@ -82,12 +82,33 @@ impl Portal {
         logins: Logins,
         passkeys: Option<Passkeys>,
     ) -> Result<Self, BindError> {
-        Ok(Self {
-            listeners: open_all(listen)?,
+        let listeners = open_all(listen, false)?;
+        Ok(Self::inside(listeners, tls, logins, passkeys))
+    }
+
+    /// The same beside a public portal that listens on all addresses, at a port of these.
+    pub fn bind_beside_public(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        logins: Logins,
+        passkeys: Option<Passkeys>,
+    ) -> Result<Self, BindError> {
+        let listeners = open_all(listen, true)?;
+        Ok(Self::inside(listeners, tls, logins, passkeys))
+    }
+
+    fn inside(
+        listeners: Vec<TcpListener>,
+        tls: Arc<ServerConfig>,
+        logins: Logins,
+        passkeys: Option<Passkeys>,
+    ) -> Self {
+        Self {
+            listeners,
             tls: TlsAcceptor::from(tls),
             door: Door::Devices(Known::new(logins.clone())),
             app: crate::app(logins, passkeys),
-        })
+        }
     }
 
     /// The same outside of the tunnel, for enrolment alone.
@@ -96,8 +117,9 @@ impl Portal {
         tls: Arc<ServerConfig>,
         enrolments: Enrolments,
     ) -> Result<Self, BindError> {
+        let everywhere = listen.iter().any(|address| address.ip().is_unspecified());
         Ok(Self {
-            listeners: open_all(listen)?,
+            listeners: open_all(listen, everywhere)?,
             tls: TlsAcceptor::from(tls),
             door: Door::Anyone(Arrivals::default()),
             app: crate::public_app(enrolments),
@@ -224,20 +246,24 @@ impl Server {
     }
 }
 
-fn open_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+/// Where all addresses are listened on outside, and one of them inside at the same port, both have to
+/// share it: the kernel then gives a connection to the socket with the more specific address
+/// (inet_lookup_listener). Only sockets of the same user can.
+fn open_all(listen: &[SocketAddr], share_ports: bool) -> Result<Vec<TcpListener>, BindError> {
     listen
         .iter()
-        .map(|&address| open(address).map_err(|source| BindError { address, source }))
+        .map(|&address| open(address, share_ports).map_err(|source| BindError { address, source }))
         .collect()
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares_port)?;
     if address.is_ipv4() {
         socket.set_freebind_v4(true)?;
     } else {

@@ -129,6 +129,39 @@ async fn strangers_are_spoken_to_in_public_and_not_without_end() {
     serving.abort();
 }
 
+/// `public = ["0.0.0.0:443"]`, and the portal at a tunnel address with the same port.
+#[tokio::test]
+async fn all_addresses_in_public_take_nothing_from_the_one_inside() {
+    let (control, _state) = control().await;
+    let tls = || control.server_config_for_portal(&[], None).unwrap();
+    let everywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let public = Portal::bind_public(&[everywhere], tls(), control.enrolments()).unwrap();
+    let port = public.addresses()[0].port();
+    let address = format!("127.0.0.1:{port}");
+    assert!(bind(&control, &address).is_err(), "only where it is meant");
+    let address: SocketAddr = address.parse().unwrap();
+    let inside = Portal::bind_beside_public(&[address], tls(), control.logins(), None).unwrap();
+    let serving = [
+        tokio::spawn(public.serve(std::future::pending())),
+        tokio::spawn(inside.serve(std::future::pending())),
+    ];
+    let connector = connector(&control);
+    let is_spoken_to = async |address: &str| {
+        let tcp = TcpStream::connect((address, port)).await.unwrap();
+        let mut hello = connector.connect(ServerName::try_from("x.example").unwrap(), tcp);
+        // No certificate is for this name: what counts is whether there was one.
+        let error = (&mut hello).await.unwrap_err().to_string();
+        error.contains("certificate")
+    };
+    for _ in 0..10 {
+        assert!(!is_spoken_to("127.0.0.1").await, "no device's address");
+        assert!(is_spoken_to("127.0.0.2").await, "public");
+    }
+    for serving in serving {
+        serving.abort();
+    }
+}
+
 #[tokio::test]
 async fn serves_over_tls_until_told_to_stop() {
     let (control, state) = control().await;

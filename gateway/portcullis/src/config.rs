@@ -48,6 +48,14 @@ impl PortalConfig {
         })
     }
 
+    /// Whether the public pages are at this address as well, by listening on all addresses.
+    pub(crate) fn is_beside_public(&self, inside: SocketAddr) -> bool {
+        self.public.iter().any(|public| {
+            let same_family = public.is_ipv4() == inside.is_ipv4();
+            public.ip().is_unspecified() && same_family && public.port() == inside.port()
+        })
+    }
+
     /// A link has to lead somewhere: an address that stands for all of them is no place.
     fn validate(&self) -> Result<(), String> {
         match self.public.first() {
@@ -230,6 +238,12 @@ mod tests {
             page("[portal]\npublic = ['[2001:db8::1]:443']").unwrap(),
             "https://[2001:db8::1]/enrol"
         );
+        let portal = parse("[portal]\npublic = ['0.0.0.0:443']\nname = 'a.example'")
+            .unwrap()
+            .portal;
+        assert!(portal.is_beside_public("10.77.0.1:443".parse().unwrap()));
+        assert!(!portal.is_beside_public("10.77.0.1:8443".parse().unwrap()));
+        assert!(!portal.is_beside_public("[fd77::1]:443".parse().unwrap()));
         let error = parse("[portal]\npublic = ['[::]:443']").unwrap_err();
         assert!(error.to_string().contains("set portal.name"), "{error}");
     }

@@ -58,7 +58,7 @@ pub(crate) async fn control(config: Config, output: Output) -> Result<Exit> {
     services.add_metrics(page, sources, &config.metrics);
     services.add_enrolment(&control, &config, output).await?;
     if !config.portal.listen.is_empty() {
-        let portal = portal::bind(&control, &config.portal.listen, config.portal.name)?;
+        let portal = portal::bind(&control, &config.portal.listen, config.portal.clone())?;
         services.add("portal", async move {
             portal.serve(shutdown.requested()).await;
             Ok(())

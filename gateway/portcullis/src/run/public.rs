@@ -17,7 +17,9 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let Some(page) = config.enrolment_page() else {
         return Ok(None);
     };
-    let ips: Vec<IpAddr> = config.public.iter().map(SocketAddr::ip).collect();
+    // One that stands for all of them is nobody's address.
+    let ips = config.public.iter().map(SocketAddr::ip);
+    let ips: Vec<IpAddr> = ips.filter(|ip| !ip.is_unspecified()).collect();
     let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
     let portal = Portal::bind_public(&config.public, tls, control.enrolments())?;
     tracing::info!(page, "users enrol by one-time links");
