@@ -1,10 +1,11 @@
 /// Messages that carry secrets: their `Debug` is written by hand, in src/redacted.rs.
-const SECRET: [&str; 9] = [
+const SECRET: [&str; 10] = [
     "AddDeviceResponse",
     "AddGatewayResponse",
     "AddUserRequest",
     "AddUserResponse",
     "EnrollRequest",
+    "EnrolmentLink",
     "Peer",
     "RecoveryCodes",
     "ResetUserRequest",

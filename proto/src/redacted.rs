@@ -29,9 +29,10 @@ redact!(AddDeviceResponse {
     device, gateway_public_key, location, ca_fingerprint, portal_url
 } hides { preshared_key });
 redact!(AddGatewayResponse { gateway, ca_fingerprint, control_url } hides { token });
-redact!(AddUserRequest { name, groups } hides { password });
-redact!(AddUserResponse { user } hides { totp_uri, totp_secret });
+redact!(AddUserRequest { name, groups, role, invite, valid_ms } hides { password });
+redact!(AddUserResponse { user, link } hides { totp_uri, totp_secret });
 redact!(EnrollRequest { csr_der } hides { token });
+redact!(EnrolmentLink { user, expires_ms, ca_fingerprint } hides { url });
 redact!(Peer {
     public_key, allowed_ips, persistent_keepalive_s, session, policy
 } hides { preshared_key });

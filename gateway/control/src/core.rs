@@ -1,5 +1,7 @@
 //! What every part of control shares.
 
+use std::sync::OnceLock;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -31,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) traffic: TrafficTable,
     pub(crate) questions: Questions,
     pub(crate) figures: Figures,
+    /// The page to enrol at, once it is served.
+    pub(crate) enrolment_page: OnceLock<String>,
 }
 
 impl Core {
@@ -52,6 +56,7 @@ impl Core {
             traffic: TrafficTable::default(),
             questions: Questions::default(),
             figures: Figures::default(),
+            enrolment_page: OnceLock::new(),
         })
     }
 

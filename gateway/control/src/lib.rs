@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod core;
 mod domain;
+mod enrol;
 mod error;
 mod expiry;
 mod fleet;
@@ -39,8 +40,11 @@ pub use ca::CaError;
 pub use clock::Clock;
 pub use config::ControlConfig;
 pub use domain::{Factor, FactorSet, Invalid, level_name};
+pub use enrol::{
+    EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,
+};
 pub use error::{ControlError, OperationError};
-pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView};
+pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};

@@ -6,23 +6,26 @@
 
 mod api;
 mod captive;
+mod enrol;
 mod guard;
 mod known;
 mod limits;
 mod listen;
 mod pages;
 mod passkeys;
+mod public;
 mod site;
 mod view;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use portcullis_control::{Logins, Passkeys};
+use portcullis_control::{Enrolments, Logins, Passkeys};
 use site::Site;
 
 pub use guard::DeviceAddr;
 pub use listen::{BindError, Portal};
+pub use public::PublicAddr;
 
 /// No request to the portal is larger than a new passkey.
 const BODY_LIMIT: usize = 16 * 1024;
@@ -47,4 +50,19 @@ fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
     captive::plain()
         .layer(middleware::from_fn(guard::time_limit))
         .with_state(Site { logins, passkeys })
+}
+
+/// What is served outside of the tunnel: enrolment, and nothing that takes an address for a device's.
+/// The caller adds the [`PublicAddr`] of the connection as an extension.
+pub fn public_app(enrolments: Enrolments) -> Router {
+    let requests = public::Requests::default();
+    Router::new()
+        .merge(enrol::pages())
+        .nest("/api/v1/enrol", enrol::calls())
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard::time_limit))
+        .layer(middleware::from_fn(guard::same_origin))
+        .layer(middleware::from_fn_with_state(requests, public::limit))
+        .layer(middleware::from_fn(guard::security_headers))
+        .with_state(enrolments)
 }

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Logins, Passkeys};
+use portcullis_control::{Enrolments, Logins, Passkeys};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -23,7 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::captive::TLS_HANDSHAKE;
 use crate::guard::{DeviceAddr, PortalAddr};
 use crate::known::Known;
-use crate::limits::Limits;
+use crate::limits::{Limits, Place};
+use crate::public::{Arrivals, PublicAddr, network};
 
 const BACKLOG: i32 = 256;
 /// For the TLS handshake, and for the head of each request.
@@ -61,9 +62,19 @@ fn explain(error: &io::Error) -> String {
 pub struct Portal {
     listeners: Vec<TcpListener>,
     tls: TlsAcceptor,
-    known: Known,
+    door: Door,
     app: Router,
-    plain: Router,
+    /// Answers what comes without TLS, where anything does.
+    plain: Option<Router>,
+}
+
+/// Who is spoken to.
+#[derive(Clone)]
+enum Door {
+    /// Devices alone, by their addresses inside the tunnel.
+    Devices(Known),
+    /// Anyone, so many at a time; the address tells nothing but whose share a connection takes.
+    Anyone(Arrivals),
 }
 
 impl Portal {
@@ -75,16 +86,49 @@ impl Portal {
         logins: Logins,
         passkeys: Option<Passkeys>,
     ) -> Result<Self, BindError> {
-        let listeners = listen
-            .iter()
-            .map(|&address| open(address).map_err(|source| BindError { address, source }))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let listeners = open_all(listen, false)?;
+        Ok(Self::inside(listeners, tls, logins, passkeys))
+    }
+
+    /// The same beside a public portal that listens on all addresses, at a port of these.
+    pub fn bind_beside_public(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        logins: Logins,
+        passkeys: Option<Passkeys>,
+    ) -> Result<Self, BindError> {
+        let listeners = open_all(listen, true)?;
+        Ok(Self::inside(listeners, tls, logins, passkeys))
+    }
+
+    fn inside(
+        listeners: Vec<TcpListener>,
+        tls: Arc<ServerConfig>,
+        logins: Logins,
+        passkeys: Option<Passkeys>,
+    ) -> Self {
+        Self {
             listeners,
             tls: TlsAcceptor::from(tls),
-            known: Known::new(logins.clone()),
-            plain: crate::plain_app(logins.clone(), passkeys.clone()),
+            door: Door::Devices(Known::new(logins.clone())),
+            plain: Some(crate::plain_app(logins.clone(), passkeys.clone())),
             app: crate::app(logins, passkeys),
+        }
+    }
+
+    /// The same outside of the tunnel, for enrolment alone.
+    pub fn bind_public(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        enrolments: Enrolments,
+    ) -> Result<Self, BindError> {
+        let everywhere = listen.iter().any(|address| address.ip().is_unspecified());
+        Ok(Self {
+            listeners: open_all(listen, everywhere)?,
+            tls: TlsAcceptor::from(tls),
+            door: Door::Anyone(Arrivals::default()),
+            app: crate::public_app(enrolments),
+            plain: None,
         })
     }
 
@@ -101,7 +145,7 @@ impl Portal {
         let (stop, stopped) = watch::channel(false);
         let server = Server {
             tls: self.tls,
-            known: self.known,
+            door: self.door,
             app: self.app,
             plain: self.plain,
             limits: Limits::default(),
@@ -121,9 +165,9 @@ impl Portal {
 #[derive(Clone)]
 struct Server {
     tls: TlsAcceptor,
-    known: Known,
+    door: Door,
     app: Router,
-    plain: Router,
+    plain: Option<Router>,
     limits: Limits,
     stopped: watch::Receiver<bool>,
 }
@@ -140,19 +184,14 @@ impl Server {
             match accepted {
                 Ok((tcp, from)) => {
                     // A socket for both families shows IPv4 peers as mapped IPv6 addresses.
-                    let device = from.ip().to_canonical();
+                    let from = from.ip().to_canonical();
                     let server = self.clone();
                     connections.spawn(async move {
-                        // A stranger takes no place from a device, and costs no handshake. Closing
-                        // the connection is all the answer there is, as it is over the limit.
-                        if !server.known.is_device(device).await {
-                            tracing::debug!(%device, "no device has this address");
-                            return;
-                        }
-                        let Some(_place) = server.limits.enter(device) else {
+                        // Closing the connection is all the answer there is.
+                        let Some(_place) = server.enter(from).await else {
                             return;
                         };
-                        let served = server.connection(tcp, device);
+                        let served = server.connection(tcp, from);
                         let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
                     });
                 }
@@ -166,23 +205,41 @@ impl Server {
         connections.join_all().await;
     }
 
-    async fn connection(self, tcp: TcpStream, device: IpAddr) {
+    /// Whether a connection is spoken to, before it costs a handshake. A stranger takes no place from a
+    /// device.
+    async fn enter(&self, from: IpAddr) -> Option<Place> {
+        match &self.door {
+            Door::Devices(known) => {
+                if !known.is_device(from).await {
+                    tracing::debug!(device = %from, "no device has this address");
+                    return None;
+                }
+                self.limits.enter(from)
+            }
+            Door::Anyone(arrivals) => {
+                let from = network(from);
+                if !arrivals.admit(from) {
+                    tracing::debug!(%from, "too many connections from this network");
+                    return None;
+                }
+                self.limits.enter(from)
+            }
+        }
+    }
+
+    async fn connection(self, tcp: TcpStream, from: IpAddr) {
         let Ok(at) = tcp.local_addr() else { return };
         let at = PortalAddr(SocketAddr::new(at.ip().to_canonical(), at.port()));
         let mut first = [0];
         let peeked = tokio::time::timeout(HANDSHAKE_TIME, tcp.peek(&mut first));
-        match peeked.await {
-            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {
-                let accepted = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp));
-                let Ok(Ok(tls)) = accepted.await else { return };
-                let app = self.app.clone();
-                self.serve(tls, app, device, at).await;
-            }
-            Ok(Ok(1)) => {
-                let plain = self.plain.clone();
-                self.serve(tcp, plain, device, at).await;
-            }
-            _ => {}
+        let Ok(Ok(1)) = peeked.await else { return };
+        if first == [TLS_HANDSHAKE] {
+            let accepted = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp));
+            let Ok(Ok(tls)) = accepted.await else { return };
+            let app = self.app.clone();
+            self.serve(tls, app, from, at).await;
+        } else if let Some(plain) = self.plain.clone() {
+            self.serve(tcp, plain, from, at).await;
         }
     }
 
@@ -190,10 +247,13 @@ impl Server {
         mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
         app: Router,
-        device: IpAddr,
+        from: IpAddr,
         at: PortalAddr,
     ) {
-        let app = app.layer(Extension(DeviceAddr(device)));
+        let app = match self.door {
+            Door::Devices(_) => app.layer(Extension(DeviceAddr(from))),
+            Door::Anyone(_) => app.layer(Extension(PublicAddr(from))),
+        };
         let service = TowerToHyperService::new(app.layer(Extension(at)));
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
         http.http1()
@@ -213,13 +273,24 @@ impl Server {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// Where all addresses are listened on outside, and one of them inside at the same port, both have to
+/// share it: the kernel then gives a connection to the socket with the more specific address
+/// (inet_lookup_listener). Only sockets of the same user can.
+fn open_all(listen: &[SocketAddr], share_ports: bool) -> Result<Vec<TcpListener>, BindError> {
+    listen
+        .iter()
+        .map(|&address| open(address, share_ports).map_err(|source| BindError { address, source }))
+        .collect()
+}
+
+fn open(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares_port)?;
     if address.is_ipv4() {
         socket.set_freebind_v4(true)?;
     } else {

@@ -75,6 +75,8 @@ struct Session<'a> {
     deadline: String,
     idle: Option<String>,
     passkeys: bool,
+    /// When an administrator voided factors, and why; on the first session since.
+    reset: Option<(String, String)>,
 }
 
 #[derive(Template)]
@@ -83,7 +85,7 @@ pub(crate) struct Notice<'a> {
     pub(crate) text: &'a str,
 }
 
-async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
 }
 
@@ -92,8 +94,15 @@ async fn home(
     offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
-    match logins.current(from).await {
-        Ok(Some(session)) => page(
+    let session = match logins.current(from).await {
+        Ok(session) => session,
+        Err(error) => return notice(error),
+    };
+    let Some(session) = session else {
+        return sign_in(offer).await;
+    };
+    match logins.reset_notice(&session).await {
+        Ok(reset) => page(
             StatusCode::OK,
             &Session {
                 session: &session,
@@ -103,9 +112,9 @@ async fn home(
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
                 passkeys: offer != Offer::Off,
+                reset: reset.map(|reset| (rfc3339(reset.at_ms), reset.reason)),
             },
         ),
-        Ok(None) => sign_in(offer).await,
         Err(error) => notice(error),
     }
 }

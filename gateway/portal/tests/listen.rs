@@ -98,6 +98,70 @@ async fn strangers_are_not_spoken_to() {
     serving.abort();
 }
 
+/// Outside of the tunnel everybody is, so often.
+#[tokio::test]
+async fn strangers_are_spoken_to_in_public_and_not_without_end() {
+    let (control, _state) = control().await;
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let tls = control
+        .server_config_for_portal(&[address.ip()], None)
+        .unwrap();
+    let portal = Portal::bind_public(&[address], tls, control.enrolments()).unwrap();
+    let address = portal.addresses()[0];
+    let serving = tokio::spawn(portal.serve(std::future::pending()));
+    let connect = async || {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::from(address.ip());
+        connector(&control).connect(name, tcp).await
+    };
+    let mut tls = connect().await.unwrap();
+    tls.write_all(b"GET /enrol HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let mut refused = 0;
+    for _ in 0..50 {
+        refused += i32::from(connect().await.is_err());
+    }
+    assert!(refused > 5, "{refused}");
+    serving.abort();
+}
+
+/// `public = ["0.0.0.0:443"]`, and the portal at a tunnel address with the same port.
+#[tokio::test]
+async fn all_addresses_in_public_take_nothing_from_the_one_inside() {
+    let (control, _state) = control().await;
+    let tls = || control.server_config_for_portal(&[], None).unwrap();
+    let everywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let public = Portal::bind_public(&[everywhere], tls(), control.enrolments()).unwrap();
+    let port = public.addresses()[0].port();
+    let address = format!("127.0.0.1:{port}");
+    assert!(bind(&control, &address).is_err(), "only where it is meant");
+    let address: SocketAddr = address.parse().unwrap();
+    let inside = Portal::bind_beside_public(&[address], tls(), control.logins(), None).unwrap();
+    let serving = [
+        tokio::spawn(public.serve(std::future::pending())),
+        tokio::spawn(inside.serve(std::future::pending())),
+    ];
+    let connector = connector(&control);
+    let is_spoken_to = async |address: &str| {
+        let tcp = TcpStream::connect((address, port)).await.unwrap();
+        let mut hello = connector.connect(ServerName::try_from("x.example").unwrap(), tcp);
+        // No certificate is for this name: what counts is whether there was one.
+        let error = (&mut hello).await.unwrap_err().to_string();
+        error.contains("certificate")
+    };
+    for _ in 0..10 {
+        assert!(!is_spoken_to("127.0.0.1").await, "no device's address");
+        assert!(is_spoken_to("127.0.0.2").await, "public");
+    }
+    for serving in serving {
+        serving.abort();
+    }
+}
+
 #[tokio::test]
 async fn serves_over_tls_until_told_to_stop() {
     let (control, state) = control().await;

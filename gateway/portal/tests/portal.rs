@@ -14,7 +14,7 @@ use portcullis_portal::{DeviceAddr, app};
 use portcullis_proto::v1::admin_server::Admin as _;
 use portcullis_proto::v1::{
     AddDeviceRequest, AddLocationRequest, AddUserRequest, FactorNames, Location, NameRequest,
-    SetLocationRequest,
+    ResetFactorsRequest, SetLocationRequest,
 };
 use tempfile::TempDir;
 use totp_rs::Totp;
@@ -217,6 +217,34 @@ async fn a_login_through_the_api_and_its_end() {
     let end = || request(Method::DELETE, "/api/v1/session", None, None, "");
     assert_eq!(fixture.send(end()).await.status(), StatusCode::OK);
     assert_eq!(fixture.send(end()).await.status(), StatusCode::NOT_FOUND);
+}
+
+/// An administrator has voided a factor, which could have been an attacker's doing: its user is told.
+#[tokio::test]
+async fn the_session_page_tells_of_a_reset_and_escapes_its_reason() {
+    let fixture = Fixture::new().await;
+    let reset = ResetFactorsRequest {
+        name: "ada".to_owned(),
+        reason: "list <lost>".to_owned(),
+        factors: vec!["recovery-code".to_owned()],
+        ..Default::default()
+    };
+    let admin = fixture.control.admin();
+    admin
+        .reset_factors(tonic::Request::new(reset))
+        .await
+        .unwrap();
+    for tells in [true, false] {
+        let attempt = fixture.begin().await;
+        let code = format!(r#"{{"code":"{}"}}"#, fixture.code());
+        let path = format!("/api/v1/login/{attempt}/totp");
+        let response = fixture.send(post_json(&path, &code)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let page = text(fixture.send(get("/")).await).await;
+        assert_eq!(page.contains("An administrator reset"), tells, "{page}");
+        assert_eq!(page.contains("list &#60;lost&#62;"), tells, "{page}");
+        fixture.now_ms.fetch_add(60_000, Ordering::SeqCst);
+    }
 }
 
 #[tokio::test]

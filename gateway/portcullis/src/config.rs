@@ -29,6 +29,42 @@ pub(crate) struct PortalConfig {
     pub(crate) listen: Vec<SocketAddr>,
     /// The DNS name that devices reach it by. Without it there are no passkeys.
     pub(crate) name: Option<PortalName>,
+    /// Addresses outside of the tunnel, for enrolment alone. Empty: nobody enrols by a link.
+    pub(crate) public: Vec<SocketAddr>,
+}
+
+impl PortalConfig {
+    /// Where links to enrol by lead: to the portal's name, or to the first public address.
+    pub(crate) fn enrolment_page(&self) -> Option<String> {
+        let first = self.public.first()?;
+        let host = match &self.name {
+            Some(name) => name.to_string(),
+            None if first.is_ipv6() => format!("[{}]", first.ip()),
+            None => first.ip().to_string(),
+        };
+        Some(match first.port() {
+            443 => format!("https://{host}/enrol"),
+            port => format!("https://{host}:{port}/enrol"),
+        })
+    }
+
+    /// Whether the public pages are at this address as well, by listening on all addresses.
+    pub(crate) fn is_beside_public(&self, inside: SocketAddr) -> bool {
+        self.public.iter().any(|public| {
+            let same_family = public.is_ipv4() == inside.is_ipv4();
+            public.ip().is_unspecified() && same_family && public.port() == inside.port()
+        })
+    }
+
+    /// A link has to lead somewhere: an address that stands for all of them is no place.
+    fn validate(&self) -> Result<(), String> {
+        match self.public.first() {
+            Some(first) if first.ip().is_unspecified() && self.name.is_none() => Err(format!(
+                "portal.public begins with {first}, which links to enrol by cannot lead to: set portal.name, or put an address that users reach first"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What `up` calls its own gateway, and where it belongs.
@@ -96,6 +132,13 @@ impl Config {
             .map_err(|error| ConfigError::Value {
                 path: path.to_owned(),
                 reason: error.to_string(),
+            })?;
+        config
+            .portal
+            .validate()
+            .map_err(|reason| ConfigError::Value {
+                path: path.to_owned(),
+                reason,
             })?;
         Ok(config)
     }
@@ -177,6 +220,32 @@ mod tests {
             .step_by(2)
             .map(str::to_owned)
             .collect()
+    }
+
+    #[test]
+    fn links_lead_to_the_name_or_to_an_address_that_is_one() {
+        let page = |text: &str| parse(text).unwrap().portal.enrolment_page();
+        assert_eq!(page("[portal]"), None);
+        assert_eq!(
+            page("[portal]\npublic = ['0.0.0.0:443']\nname = 'login.example.com'").unwrap(),
+            "https://login.example.com/enrol"
+        );
+        assert_eq!(
+            page("[portal]\npublic = ['192.0.2.1:8443']").unwrap(),
+            "https://192.0.2.1:8443/enrol"
+        );
+        assert_eq!(
+            page("[portal]\npublic = ['[2001:db8::1]:443']").unwrap(),
+            "https://[2001:db8::1]/enrol"
+        );
+        let portal = parse("[portal]\npublic = ['0.0.0.0:443']\nname = 'a.example'")
+            .unwrap()
+            .portal;
+        assert!(portal.is_beside_public("10.77.0.1:443".parse().unwrap()));
+        assert!(!portal.is_beside_public("10.77.0.1:8443".parse().unwrap()));
+        assert!(!portal.is_beside_public("[fd77::1]:443".parse().unwrap()));
+        let error = parse("[portal]\npublic = ['[::]:443']").unwrap_err();
+        assert!(error.to_string().contains("set portal.name"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cli/accounts.rs"]
+mod accounts;
 #[path = "cli/policy.rs"]
 mod policy;
 mod service;

@@ -25,8 +25,11 @@ pub const PASSWORD: &str = "correct horse battery";
 pub struct Portal {
     control: Control,
     port: u16,
+    public: u16,
+    database: String,
     totp: Totp,
     serving: JoinHandle<()>,
+    enrolling: JoinHandle<()>,
     _state: TempDir,
 }
 
@@ -51,7 +54,12 @@ impl Portal {
         // Origins name the port, so it has to be known before the portal listens.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let portal = bind(&control, address)?;
+        let public = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let enrolment = bind_public(&control, public)?;
         Ok(Self {
+            public: public.port(),
+            database,
+            enrolling: tokio::spawn(enrolment.serve(std::future::pending())),
             control,
             port: address.port(),
             totp,
@@ -75,6 +83,31 @@ impl Portal {
         self.totp.generate_current().to_string()
     }
 
+    /// A one-time link by which Ada enrols anew.
+    pub async fn invite(&self) -> Result<String> {
+        let request = Request::new(v1::InviteUserRequest {
+            name: "ada".into(),
+            valid_ms: 0,
+        });
+        let link = self.control.admin().invite_user(request).await?;
+        Ok(link.into_inner().url)
+    }
+
+    /// A page's address outside of the tunnel.
+    pub fn public_url(&self, path: &str) -> String {
+        format!("https://{NAME}:{}{path}", self.public)
+    }
+
+    /// Lets the time of every link pass.
+    pub async fn expire_links(&self) -> Result<()> {
+        let mut connection = sqlx::SqliteConnection::connect(&self.database).await?;
+        sqlx::query("UPDATE enrolment_links SET expires_ms = 1")
+            .execute(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(())
+    }
+
     /// Base64 of the SHA-256 of the CA's public key, as Chromium names what it shall trust.
     pub fn ca_spki(&self) -> Result<String> {
         let der = self.control.ca_certificate();
@@ -93,6 +126,7 @@ impl Portal {
 impl Drop for Portal {
     fn drop(&mut self) {
         self.serving.abort();
+        self.enrolling.abort();
     }
 }
 
@@ -107,6 +141,14 @@ fn bind(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Por
         logins,
         Some(passkeys),
     )?)
+}
+
+fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Portal> {
+    let name = PortalName::parse(NAME)?;
+    let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
+    control.serve_enrolments_at(format!("https://{NAME}:{}/enrol", address.port()));
+    let portal = portcullis_portal::Portal::bind_public(&[address], tls, control.enrolments())?;
+    Ok(portal)
 }
 
 async fn add_ada(control: &Control) -> Result<Totp> {

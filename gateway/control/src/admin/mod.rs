@@ -8,14 +8,15 @@ use portcullis_proto::v1::admin_server::Admin;
 use portcullis_proto::v1::{
     AddDeviceRequest, AddDeviceResponse, AddGatewayRequest, AddGatewayResponse, AddLocationRequest,
     AddSessionRequest, AddUserRequest, AddUserResponse, ApplyPolicyRequest, ApplyPolicyResponse,
-    AuditRecords, Device, Devices, Empty, ExplainRequest, ExplainResponse, ExtendSessionRequest,
-    Gateway, Gateways, GetPolicyRequest, ListAuditRequest, ListDevicesRequest, ListRequest,
-    ListSessionsRequest, Location, Locations, NameRequest, PolicyCheck, PolicyDiff, PolicyReach,
-    PolicySource, PolicyVersion, PolicyVersions, RecoveryCodes, RemoveGatewayRequest,
+    AuditRecords, Device, Devices, Empty, EnrolmentLink, ExplainRequest, ExplainResponse,
+    ExtendSessionRequest, Gateway, Gateways, GetPolicyRequest, InviteUserRequest, ListAuditRequest,
+    ListDevicesRequest, ListRequest, ListSessionsRequest, Location, Locations, NameRequest,
+    PolicyCheck, PolicyDiff, PolicyReach, PolicySource, PolicyVersion, PolicyVersions,
+    RecoveryCodes, RemoveGatewayRequest, ResetFactorsRequest, ResetFactorsResponse,
     ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
     Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
-    SetUserGroupsResponse, ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest,
-    TopResponse, TraceRequest, User, Users,
+    SetUserGroupsResponse, SetUserRequest, ShadowPolicyRequest, StatusRequest, StatusResponse,
+    TopRequest, TopResponse, TraceRequest, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -93,6 +94,31 @@ impl Admin for AdminService {
     ) -> Result<Response<RecoveryCodes>, Status> {
         let name = request.into_inner().name;
         Ok(Response::new(self.0.new_recovery_codes(&name).await?))
+    }
+
+    async fn set_user(&self, request: Request<SetUserRequest>) -> Result<Response<User>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(
+            self.0.set_role(&request.name, &request.role).await?,
+        ))
+    }
+
+    async fn invite_user(
+        &self,
+        request: Request<InviteUserRequest>,
+    ) -> Result<Response<EnrolmentLink>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(
+            self.0.invite_user(&request.name, request.valid_ms).await?,
+        ))
+    }
+
+    async fn reset_factors(
+        &self,
+        request: Request<ResetFactorsRequest>,
+    ) -> Result<Response<ResetFactorsResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.reset_factors(request).await?))
     }
 
     async fn add_location(

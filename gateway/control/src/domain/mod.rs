@@ -6,6 +6,7 @@ mod label;
 mod mfa;
 mod name;
 mod pool;
+mod role;
 mod session;
 
 pub use factor::{Factor, FactorSet};
@@ -15,6 +16,7 @@ pub use mfa::level_name;
 pub(crate) use mfa::{LONGEST_MS, MfaChange, MfaPolicy, Preset};
 pub(crate) use name::Name;
 pub(crate) use pool::{Pool, endpoint, route};
+pub(crate) use role::Role;
 pub(crate) use session::{SessionState, level_from_store};
 
 /// Input that cannot be what it should be.

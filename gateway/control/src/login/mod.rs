@@ -24,7 +24,7 @@ use crate::domain::{FactorSet, SessionState};
 use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
-use crate::store::{self, Entry, devices, sessions};
+use crate::store::{self, Entry, accounts, devices, sessions};
 
 pub(crate) use machine::{Proven, with_passkey};
 
@@ -64,6 +64,14 @@ pub struct SessionView {
     pub deadline_ms: i64,
     /// 0: none.
     pub idle_timeout_ms: i64,
+}
+
+/// An administrator voided factors of the account, as its user is told once.
+#[derive(Clone, Debug)]
+pub struct ResetNotice {
+    pub at_ms: i64,
+    /// In the administrator's words.
+    pub reason: String,
 }
 
 /// A session that its user has ended.
@@ -150,6 +158,21 @@ impl Logins {
         let known = devices::is_address(read.sql(), &canonical(from)).await?;
         read.end().await?;
         Ok(known)
+    }
+
+    /// What the session with this id has to tell its user: an administrator has voided factors of the
+    /// account since the login before it.
+    pub async fn reset_notice(
+        &self,
+        session: &SessionView,
+    ) -> Result<Option<ResetNotice>, LoginError> {
+        let mut read = self.0.store.read().await?;
+        let told = accounts::reset_told_by(read.sql(), &session.id).await?;
+        read.end().await?;
+        Ok(told.map(|told| ResetNotice {
+            at_ms: told.at_ms,
+            reason: told.reason,
+        }))
     }
 
     /// Ends the live session of the device with this address. `None` when it has none.

@@ -43,6 +43,9 @@ impl Logins {
         let core = &self.0;
         let open = self.open(from, login).await?;
         let attempt = &open.attempt;
+        if attempt.totp_secret.is_empty() {
+            return self.refuse_factor(&open, "totp").await;
+        }
         let field = totp_field(&attempt.user_id);
         let secret = core
             .vault

@@ -1,6 +1,7 @@
 //! What can be done to users, devices, locations, gateways and sessions. Every change is one
 //! transaction with its audit record, and answers in the terms of the wire protocol.
 
+pub(crate) mod accounts;
 pub(crate) mod devices;
 pub(crate) mod explain;
 pub(crate) mod gateways;

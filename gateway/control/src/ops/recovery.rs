@@ -11,16 +11,22 @@ use crate::store::{recovery, users};
 /// Codes in a set.
 const CODES: usize = 10;
 
+/// A new set, and what the store keeps of it.
+pub(crate) fn generate() -> std::result::Result<(Vec<RecoveryCode>, Vec<TokenHash>), RandomError> {
+    let codes = (0..CODES).map(|_| RecoveryCode::generate());
+    let codes = codes.collect::<std::result::Result<Vec<_>, RandomError>>()?;
+    let hashes = codes
+        .iter()
+        .filter_map(|code| RecoveryCode::hash_of(code.expose()))
+        .collect();
+    Ok((codes, hashes))
+}
+
 impl Core {
     /// New codes for a user, shown this once; all earlier ones are void. Sessions go on: nobody's
     /// access depends on codes that were never used.
     pub(crate) async fn new_recovery_codes(&self, name: &str) -> Result<v1::RecoveryCodes> {
-        let codes = (0..CODES).map(|_| RecoveryCode::generate());
-        let codes = codes.collect::<std::result::Result<Vec<_>, RandomError>>()?;
-        let hashes: Vec<TokenHash> = codes
-            .iter()
-            .filter_map(|code| RecoveryCode::hash_of(code.expose()))
-            .collect();
+        let (codes, hashes) = generate()?;
         let mut write = self.store.record(self.now_ms()).await?;
         let now_ms = write.now_ms();
         let user = found("user", name, users::find(write.sql(), name)).await?;

@@ -223,7 +223,7 @@ impl Core {
 }
 
 /// Ids of the locations that the user has devices at.
-pub(super) async fn locations_of_user(write: &mut Write<'_>, user_id: &str) -> Result<Vec<String>> {
+pub(crate) async fn locations_of_user(write: &mut Write<'_>, user_id: &str) -> Result<Vec<String>> {
     let devices = devices::list(write.sql(), user_id, "").await?;
     let mut locations: Vec<String> = devices
         .into_iter()

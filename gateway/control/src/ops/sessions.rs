@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::domain::{LONGEST_MS, SessionState, level_name};
 use crate::error::OperationError;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
-use crate::store::{Entry, Write, devices, locations, sessions, to_i64, to_u64, users};
+use crate::store::{Entry, Write, accounts, devices, locations, sessions, to_i64, to_u64, users};
 
 /// A session to be granted.
 pub(crate) struct Grant<'a> {
@@ -43,6 +43,19 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         idle_timeout_ms: grant.idle_timeout_ms,
     };
     sessions::insert(write.sql(), &session, revision).await?;
+    // The first login after an administrator voided factors: its user is told, and that is recorded.
+    if grant.actor != super::ADMIN
+        && let Some(reset) = accounts::tell_reset(write.sql(), grant.user_id, now_ms).await?
+    {
+        write
+            .audit(Entry {
+                actor: grant.actor,
+                action: "user.reset-told",
+                subject: grant.actor,
+                detail: json!({ "session": id, "reset_ms": reset.at_ms, "reason": reset.reason }),
+            })
+            .await?;
+    }
     let detail = json!({
         "session": id,
         "deadline_ms": session.deadline_ms,

@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 use super::revocation::{Affected, locations_of_user};
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{Name, SessionState};
+use crate::domain::{Name, Role, SessionState};
 use crate::error::OperationError;
 use crate::secrets::{Field, Secret};
+use crate::store::Write;
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
-use crate::store::{attempts, devices, limits, recovery, sessions, users};
+use crate::store::{accounts, attempts, devices, enrolments, limits, recovery, sessions, users};
 use crate::totp::{Authenticator, SECRET_BYTES};
 
 /// Where a user's TOTP seed is sealed.
@@ -37,20 +38,22 @@ impl Core {
             .iter()
             .map(|group| Name::parse("group", group));
         let groups = groups.collect::<std::result::Result<Vec<_>, _>>()?;
+        let role = Role::parse_or_default(&request.role)?;
         let password = Secret::from(request.password);
-        let password = self.passwords.hash(&password, name.as_str()).await?;
-        let id = new_id();
-        let secret = Authenticator::generate()?;
-        let user = UserRow {
-            totp_secret: self.vault.seal(totp_field(&id), secret.as_slice())?,
-            name: name.as_str().into(),
-            password,
-            disabled: false,
-            created_ms: self.now_ms(),
-            devices: 0,
-            live_sessions: 0,
-            recovery_codes: 0,
-            id,
+        let mut user = new_user(name.as_str(), role, self.now_ms());
+        // Whoever is invited has no factors until they have enrolled.
+        let secret = if request.invite {
+            if !password.expose().is_empty() {
+                let text = "an invited user chooses the password: leave it out";
+                return Err(OperationError::invalid(text));
+            }
+            None
+        } else {
+            let secret = Authenticator::generate()?;
+            user.password = self.passwords.hash(&password, name.as_str()).await?;
+            user.totp_secret = self.vault.seal(totp_field(&user.id), secret.as_slice())?;
+            user.enrolled_ms = user.created_ms;
+            Some(secret)
         };
         let mut write = self.store.change(user.created_ms).await?;
         users::insert(write.sql(), &user)
@@ -63,12 +66,19 @@ impl Core {
             .audit(by_admin(
                 "user.add",
                 &user.name,
-                json!({ "groups": request.groups }),
+                json!({ "groups": request.groups, "role": role.as_str() }),
             ))
             .await?;
+        let link = match request.invite {
+            true => Some(self.invite(&mut write, &user, request.valid_ms).await?),
+            false => None,
+        };
         self.reclassify(&mut write).await?;
         write.commit().await?;
-        let (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
+        let (totp_uri, totp_secret) = match &secret {
+            Some(secret) => shown_once(secret, &user.name)?,
+            None => Default::default(),
+        };
         let mut groups: Vec<String> = groups.iter().map(|group| group.as_str().into()).collect();
         groups.sort();
         groups.dedup();
@@ -76,6 +86,7 @@ impl Core {
             user: Some(view(user, groups)),
             totp_uri,
             totp_secret,
+            link,
         })
     }
 
@@ -175,7 +186,7 @@ impl Core {
         })
     }
 
-    /// Disabling ends every session and pending login of the user.
+    /// Disabling ends all that the user holds: sessions, pending logins, and links to enrol by.
     pub(crate) async fn set_user_disabled(
         &self,
         name: &str,
@@ -186,7 +197,10 @@ impl Core {
         users::set_disabled(write.sql(), &user.id, disabled).await?;
         let (sessions, locations) = if disabled {
             let locations = locations_of_user(&mut write, &user.id).await?;
-            (end_all(&mut write, &user.id).await?, locations)
+            (
+                end_all(&mut write, &user.id, super::ADMIN).await?,
+                locations,
+            )
         } else {
             limits::forgive(write.sql(), &user.id).await?;
             (Vec::new(), Vec::new())
@@ -258,9 +272,15 @@ impl Core {
             (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
             voided = recovery::delete_of_user(write.sql(), &user.id).await?;
         }
+        let has_password = password.is_some() || !user.password.is_empty();
+        let has_totp = request.totp || !user.totp_secret.is_empty();
+        if user.enrolled_ms == 0 && has_password && has_totp {
+            let now_ms = write.now_ms();
+            accounts::set_enrolled(write.sql(), &user.id, now_ms).await?;
+        }
         let locations = locations_of_user(&mut write, &user.id).await?;
         limits::forgive(write.sql(), &user.id).await?;
-        let sessions = end_all(&mut write, &user.id).await?;
+        let sessions = end_all(&mut write, &user.id, super::ADMIN).await?;
         let what = json!({
             "password": password.is_some(),
             "totp": request.totp,
@@ -286,13 +306,16 @@ impl Core {
     }
 }
 
-/// Ends the user's sessions and pending logins.
-async fn end_all(write: &mut crate::store::Write<'_>, user_id: &str) -> Result<Vec<String>> {
+/// Ends the user's sessions, and all that could still become one: logins and ceremonies that are
+/// half-way, and the link to enrol by.
+pub(crate) async fn end_all(write: &mut Write<'_>, user_id: &str, by: &str) -> Result<Vec<String>> {
     attempts::delete_of_user(write.sql(), user_id).await?;
+    accounts::void_ceremonies(write.sql(), user_id).await?;
+    enrolments::void(write.sql(), user_id).await?;
     let (revision, now_ms) = (write.revision(), write.now_ms());
     let ending = Ending {
         state: SessionState::Revoked,
-        by: super::ADMIN,
+        by,
     };
     let selection = Selection::User(user_id.into());
     Ok(sessions::end(write.sql(), &selection, ending, revision, now_ms).await?)
@@ -307,8 +330,31 @@ fn shown_once(secret: &Zeroizing<[u8; SECRET_BYTES]>, user: &str) -> Result<(Str
     ))
 }
 
-fn view(user: UserRow, groups: Vec<String>) -> v1::User {
+/// Without factors, groups or devices.
+pub(super) fn new_user(name: &str, role: Role, created_ms: i64) -> UserRow {
+    UserRow {
+        id: new_id(),
+        name: name.into(),
+        password: String::new(),
+        totp_secret: String::new(),
+        disabled: false,
+        created_ms,
+        devices: 0,
+        live_sessions: 0,
+        recovery_codes: 0,
+        role,
+        enrolled_ms: 0,
+        reset_ms: 0,
+        reset_reason: String::new(),
+    }
+}
+
+pub(super) fn view(user: UserRow, groups: Vec<String>) -> v1::User {
     v1::User {
+        role: user.role.as_str().into(),
+        enrolled_ms: user.enrolled_ms,
+        reset_ms: user.reset_ms,
+        reset_reason: user.reset_reason,
         has_password: !user.password.is_empty(),
         has_totp: !user.totp_secret.is_empty(),
         id: user.id,

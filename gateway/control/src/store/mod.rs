@@ -4,11 +4,13 @@
 //! writers queue on either engine. What a gateway must know carries the revision of its last
 //! change. Readers are told of a revision only after its commit (invariant 5).
 
+pub(crate) mod accounts;
 pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod ca;
 pub(crate) mod changes;
 pub(crate) mod devices;
+pub(crate) mod enrolments;
 mod error;
 pub(crate) mod gateways;
 pub(crate) mod limits;

@@ -17,6 +17,8 @@ use super::{Engine, Inner, Store, StoreError, maintenance, to_u64};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+static DRIVERS: Once = Once::new();
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A commit is on disk when it returns. The log is folded into the file by
@@ -33,7 +35,6 @@ const SQLITE_SETTINGS: &str = "
 impl Store {
     /// Opens the database at the URL, makes it where it does not exist yet (SQLite), and migrates it.
     pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
-        static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let target = Target::parse(url)?;
         let pool = connect(&target)
@@ -236,6 +237,34 @@ mod tests {
             assert!(error.contains("sslmode=verify-full"), "{error}");
             assert!(error.contains("db.example.org") && !error.contains("hunter2"));
         }
+    }
+
+    /// Somebody else would be the first administrator of a store that has had accounts for long.
+    #[tokio::test]
+    async fn accounts_from_before_enrolment_are_enrolled() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", dir.path().display());
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let target = Target::parse(&url).unwrap();
+        let pool = connect(&target).await.unwrap();
+        MIGRATIONS.run_to(8, &pool).await.unwrap();
+        sqlx::query(
+            "INSERT INTO users (id, name, password, totp_secret, created_ms)
+             VALUES ('u', 'u', 'x', 'x', 7)",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        pool.close().await;
+        let store = Store::open(&url).await.unwrap();
+        let mut read = store.read().await.unwrap();
+        let user = crate::store::users::find(read.sql(), "u").await.unwrap();
+        let user = user.unwrap();
+        assert_eq!((user.enrolled_ms, user.role.as_str()), (7, "user"));
+        assert_eq!(
+            crate::store::accounts::enrolled(read.sql()).await.unwrap(),
+            1
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
+use crate::domain::Role;
 
 pub(crate) struct UserRow {
     pub(crate) id: String,
@@ -20,10 +21,17 @@ pub(crate) struct UserRow {
     pub(crate) live_sessions: i64,
     /// Unused ones.
     pub(crate) recovery_codes: i64,
+    pub(crate) role: Role,
+    /// 0: invited, and not enrolled yet. Such an account has no factors.
+    pub(crate) enrolled_ms: i64,
+    /// 0: never.
+    pub(crate) reset_ms: i64,
+    pub(crate) reset_reason: String,
 }
 
 const SELECT: &str = "
     SELECT u.id, u.name, u.password, u.totp_secret, u.disabled, u.created_ms,
+        u.role, u.enrolled_ms, u.reset_ms, u.reset_reason,
         (SELECT COUNT(*) FROM devices d WHERE d.user_id = u.id) AS devices,
         (SELECT COUNT(*) FROM sessions s WHERE s.user_id = u.id AND s.state = 'live') AS live,
         (SELECT COUNT(*) FROM recovery_codes r WHERE r.user_id = u.id) AS recovery_codes
@@ -31,13 +39,16 @@ const SELECT: &str = "
 
 pub(crate) async fn insert(sql: &mut AnyConnection, user: &UserRow) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO users (id, name, password, totp_secret, created_ms) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO users (id, name, password, totp_secret, created_ms, role, enrolled_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&user.id)
     .bind(&user.name)
     .bind(&user.password)
     .bind(&user.totp_secret)
     .bind(user.created_ms)
+    .bind(user.role.as_str())
+    .bind(user.enrolled_ms)
     .execute(sql)
     .await?;
     Ok(())
@@ -178,5 +189,10 @@ fn parse(row: &AnyRow) -> Result<UserRow, StoreError> {
         devices: row.try_get("devices")?,
         live_sessions: row.try_get("live")?,
         recovery_codes: row.try_get("recovery_codes")?,
+        role: Role::parse(&row.try_get::<String, _>("role")?)
+            .map_err(|_| StoreError::Value("role"))?,
+        enrolled_ms: row.try_get("enrolled_ms")?,
+        reset_ms: row.try_get("reset_ms")?,
+        reset_reason: row.try_get("reset_reason")?,
     })
 }

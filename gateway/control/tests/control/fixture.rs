@@ -124,6 +124,7 @@ impl World {
             name: name.into(),
             groups: vec!["staff".into()],
             password: PASSWORD.into(),
+            ..Default::default()
         };
         let added = self
             .control

@@ -2,8 +2,10 @@
 //! tests start for themselves. Gateways are played over real mutual TLS.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod accounts;
 mod admin;
 mod authenticator;
+mod enrol;
 mod factors;
 mod fixture;
 mod gateway;

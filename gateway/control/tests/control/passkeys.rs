@@ -620,11 +620,20 @@ async fn a_disabled_user_has_no_passkey_login(engine: Engine) {
         .set_user_disabled(Request::new(request))
         .await
         .unwrap();
-    let answer = scene.key.get(&options);
-    let refused = scene.finish(&ceremony, &answer).await;
-    assert!(matches!(refused, Err(PasskeyError::Refused)), "{refused:?}");
     let refused = scene.log_in().await;
     assert!(matches!(refused, Err(PasskeyError::Refused)), "{refused:?}");
+    assert!(!scene.has_session().await);
+    // What was begun before is over, also once the user is enabled again.
+    let request = v1::SetUserDisabledRequest {
+        name: "alice".into(),
+        disabled: false,
+    };
+    let enabled = admin.set_user_disabled(Request::new(request)).await;
+    enabled.unwrap();
+    let answer = scene.key.get(&options);
+    let refused = scene.finish(&ceremony, &answer).await;
+    let over = matches!(refused, Err(PasskeyError::UnknownCeremony));
+    assert!(over, "{refused:?}");
     assert!(!scene.has_session().await);
 }
 

@@ -248,6 +248,7 @@ async fn users_and_groups_stay_within_the_limits(engine: Engine) {
         name: "carol".into(),
         groups: names.iter().map(|name| (*name).into()).collect(),
         password: crate::fixture::PASSWORD.into(),
+        ..Default::default()
     };
     let admin = world.control.admin();
     let refused = admin.add_user(Request::new(request)).await.unwrap_err();

@@ -5,6 +5,7 @@ use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
 use tonic::Request;
 
+use crate::enrol::{PAGE, begin, invite};
 use crate::fixture::{Engine, PASSWORD, World};
 use crate::postgres;
 
@@ -35,6 +36,16 @@ async fn invariant_10_the_database_holds_no_secret_in_the_clear(engine: Engine) 
     let codes = admin.new_recovery_codes(Request::new(name));
     let codes = codes.await.unwrap().into_inner().codes;
     let plain = codes[0].replace('-', "");
+    world.control.serve_enrolments_at(PAGE.into());
+    let link = invite(&world, "alice").await.unwrap();
+    let enrolment = begin(&world, &link).await.unwrap();
+    let enrolments = world.control.enrolments();
+    let chosen = "a fine new phrase";
+    let new = enrolments
+        .password(&enrolment, &chosen.into())
+        .await
+        .unwrap();
+    let new_seed = base32(new.secret.expose());
     world.control.close().await;
 
     let bytes = match engine {
@@ -66,6 +77,11 @@ async fn invariant_10_the_database_holds_no_secret_in_the_clear(engine: Engine) 
         ("login", attempt.as_str().as_bytes()),
         ("recovery code", codes[0].as_bytes()),
         ("recovery code, plain", plain.as_bytes()),
+        ("link", link.as_bytes()),
+        ("enrolment", enrolment.as_str().as_bytes()),
+        ("new password", chosen.as_bytes()),
+        ("new TOTP seed, base32", new.secret.expose().as_bytes()),
+        ("new TOTP seed", &new_seed),
     ] {
         assert!(!secret.is_empty() && !contains(secret), "{what}");
         assert!(!contains(hex(secret).as_bytes()), "{what} in hexadecimal");

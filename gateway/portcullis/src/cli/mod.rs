@@ -1,5 +1,6 @@
 //! The command line. One file per noun.
 
+mod account;
 mod audit;
 mod choice;
 mod device;
@@ -197,8 +198,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 impl Command {
     async fn run(self, context: Context) -> Result<Exit> {
         match self {
-            Self::Up(args) => run::up(args.load()?).await,
-            Self::Control(args) => run::control(args.load()?).await,
+            Self::Up(args) => run::up(args.load()?, context.output).await,
+            Self::Control(args) => run::control(args.load()?, context.output).await,
             Self::Agent(command) => command.run(context.output).await,
             Self::Config(ConfigCommand {
                 action: ConfigAction::Check(args),

@@ -3,24 +3,25 @@
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::{
-    AddUserRequest, ListRequest, NameRequest, ResetUserRequest, SetUserDisabledRequest,
-    SetUserGroupsRequest, User,
+    ListRequest, NameRequest, SetUserDisabledRequest, SetUserGroupsRequest, User,
 };
 use serde_json::{Value, json};
 
-use super::{Context, revocation};
-use crate::exit::{Exit, UsageError};
+use super::{Context, account, revocation};
+use crate::exit::Exit;
 use crate::output::{Fields, Table};
-use crate::{input, qr, time};
+use crate::time;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   portcullis user add ada --group sre
   echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
+  portcullis user add ada --invite --valid 2h
   portcullis user groups ada --add oncall
+  portcullis user set ada --role admin
   portcullis user disable ada
-  portcullis user reset ada --totp
+  portcullis user reset ada --reason 'phone stolen, called back'
   portcullis user recovery-codes ada")]
 pub(super) struct UserCommand {
     #[command(subcommand)]
@@ -31,7 +32,7 @@ pub(super) struct UserCommand {
 enum Action {
     /// Add a user with a password and a new TOTP secret
     #[command(after_help = "Example:\n  portcullis user add ada --group sre")]
-    Add(Add),
+    Add(account::Add),
     /// List users
     List,
     /// Show a user
@@ -62,24 +63,32 @@ shown this once: hand them over in person, after making sure who it is. An audit
 Example:
   portcullis user recovery-codes ada")]
     RecoveryCodes { name: String },
-    /// Give a user a new password, a new TOTP secret or both; ends the user's sessions. With a new TOTP
-    /// secret, recovery codes are void
-    #[command(after_help = "Example:\n  portcullis user reset ada --totp")]
-    Reset(Reset),
-}
+    /// Change an account's role
+    #[command(
+        after_help = "Nothing ends by it. An audit record tells of it.\n\nExample:\n  portcullis user set ada --role admin"
+    )]
+    Set(account::Set),
+    /// Make a one-time link by which a user chooses a password and sets up an authenticator
+    #[command(after_help = "\
+A newer link voids the older. Until the user has finished, the factors that the account has stay good; then
+they are replaced, and sessions by them end. Needs an address in [portal] public.
 
-#[derive(Debug, Args)]
-struct Add {
-    name: String,
-    /// A group the user is in; may be given again
-    #[arg(long = "group", value_name = "GROUP")]
-    groups: Vec<String>,
-    /// Take the password from the first line of stdin
-    #[arg(long)]
-    password_stdin: bool,
-    /// Print the TOTP secret alone, without QR code
-    #[arg(long)]
-    totp_secret_only: bool,
+Examples:
+  portcullis user invite ada
+  portcullis user invite ada --valid 2h")]
+    Invite(account::Invite),
+    /// Void what a user has lost and make a link to enrol anew; or set new factors here
+    #[command(after_help = "\
+With --reason: for a lost or stolen factor, after making sure who asks. Voids it, ends the user's sessions and
+whatever was half-way, prints a link to enrol anew, and leaves a record with the reason, which the user is
+told at the next login. Exits with 3 while a gateway has not confirmed the end of the sessions.
+Without: a new password, a new TOTP secret (which voids recovery codes) or both, known to you.
+
+Examples:
+  portcullis user reset ada --reason 'phone stolen, called back'
+  portcullis user reset ada --reason 'list lost' --factor recovery
+  portcullis user reset ada --totp")]
+    Reset(account::Reset),
 }
 
 #[derive(Debug, Args)]
@@ -99,24 +108,10 @@ struct Groups {
     wait: time::Span,
 }
 
-#[derive(Debug, Args)]
-struct Reset {
-    name: String,
-    /// A new password, from the first line of stdin
-    #[arg(long)]
-    password_stdin: bool,
-    /// A new password, asked for at the terminal
-    #[arg(long, conflicts_with = "password_stdin")]
-    password: bool,
-    /// A new TOTP secret
-    #[arg(long)]
-    totp: bool,
-}
-
 impl UserCommand {
     pub(super) async fn run(self, context: Context) -> Result<Exit> {
         match self.action {
-            Action::Add(args) => add(args, context).await,
+            Action::Add(args) => account::add(args, context).await,
             Action::List => list(context).await,
             Action::Show { name } => show(name, context).await,
             Action::Remove { name } => {
@@ -134,47 +129,11 @@ impl UserCommand {
             Action::Unlock { name } => unlock(name, context).await,
             Action::RecoveryCodes { name } => recovery_codes(name, context).await,
             Action::Groups(args) => groups(args, context).await,
-            Action::Reset(args) => reset(args, context).await,
+            Action::Set(args) => account::set(args, context).await,
+            Action::Invite(args) => account::invite(args, context).await,
+            Action::Reset(args) => account::reset(args, context).await,
         }
     }
-}
-
-async fn add(args: Add, context: Context) -> Result<Exit> {
-    // Connected first: no one should choose a password for nothing.
-    let mut admin = context.admin().await?;
-    let password = input::new_password(args.password_stdin, &args.name)?;
-    let request = AddUserRequest {
-        name: args.name,
-        groups: args.groups,
-        password,
-    };
-    let answer = admin.add_user(request).await?.into_inner();
-    let user = answer.user.unwrap_or_default();
-    let secret = if args.totp_secret_only {
-        format!("{}\n", answer.totp_secret)
-    } else {
-        let shown = totp_text(&answer.totp_uri, &answer.totp_secret)?;
-        format!("User {} is added.\n\n{shown}", user.name)
-    };
-    context.output.answer(
-        || {
-            json!({
-                "user": json_of(&user),
-                "totp_uri": answer.totp_uri,
-                "totp_secret": answer.totp_secret,
-            })
-        },
-        || secret,
-    )?;
-    Ok(Exit::Done)
-}
-
-/// The secret is shown this once, in the form an authenticator app reads.
-fn totp_text(uri: &str, secret: &str) -> Result<String> {
-    Ok(format!(
-        "{}\n\nTOTP secret: {secret}\n{uri}\nThis is shown only once.\n",
-        qr::render(uri)?
-    ))
 }
 
 async fn list(context: Context) -> Result<Exit> {
@@ -188,11 +147,13 @@ async fn list(context: Context) -> Result<Exit> {
     context.output.answer(
         || json!({ "users": users.iter().map(json_of).collect::<Vec<_>>() }),
         || {
-            let mut table =
-                Table::new(&["NAME", "GROUPS", "STATE", "DEVICES", "SESSIONS", "CREATED"]);
+            let mut table = Table::new(&[
+                "NAME", "ROLE", "GROUPS", "STATE", "DEVICES", "SESSIONS", "CREATED",
+            ]);
             for user in &users {
                 table.row([
                     user.name.clone(),
+                    user.role.clone(),
                     user.groups.join(","),
                     state(user).to_owned(),
                     user.devices.to_string(),
@@ -219,6 +180,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
             Fields::default()
                 .field("Name", &user.name)
                 .field("Id", &user.id)
+                .field("Role", &user.role)
                 .field("Groups", user.groups.join(", "))
                 .field("State", state(&user))
                 .field("Password", yes_or_no(user.has_password))
@@ -227,6 +189,8 @@ async fn show(name: String, context: Context) -> Result<Exit> {
                 .field("Devices", user.devices)
                 .field("Live sessions", user.live_sessions)
                 .field("Created", time::text(user.created_ms))
+                .field("Enrolled", time::text(user.enrolled_ms))
+                .field("Last reset", reset_text(&user))
                 .render()
         },
     )?;
@@ -325,46 +289,11 @@ async fn groups(args: Groups, context: Context) -> Result<Exit> {
     Ok(revocation::exit(&status))
 }
 
-async fn reset(args: Reset, context: Context) -> Result<Exit> {
-    let new_password = args.password || args.password_stdin;
-    if !new_password && !args.totp {
-        let text = "what is to be reset? --password, --password-stdin or --totp";
-        return Err(UsageError(text.to_owned()).into());
-    }
-    let mut admin = context.admin().await?;
-    let password = match new_password {
-        true => input::new_password(args.password_stdin, &args.name)?,
-        false => String::new(),
-    };
-    let request = ResetUserRequest {
-        name: args.name,
-        password,
-        totp: args.totp,
-    };
-    let answer = admin.reset_user(request).await?.into_inner();
-    let status = answer.revocation.unwrap_or_default();
-    let shown = if answer.totp_uri.is_empty() {
-        String::new()
-    } else {
-        totp_text(&answer.totp_uri, &answer.totp_secret)?
-    };
-    context.output.answer(
-        || {
-            json!({
-                "totp_uri": args.totp.then_some(&answer.totp_uri),
-                "totp_secret": args.totp.then_some(&answer.totp_secret),
-                "revocation": revocation::json(&status),
-            })
-        },
-        || format!("{shown}{}", revocation::text(&status)),
-    )?;
-    Ok(revocation::exit(&status))
-}
-
-fn json_of(user: &User) -> Value {
+pub(super) fn json_of(user: &User) -> Value {
     json!({
         "id": user.id,
         "name": user.name,
+        "role": user.role,
         "groups": user.groups,
         "disabled": user.disabled,
         "created": time::json(user.created_ms),
@@ -373,11 +302,26 @@ fn json_of(user: &User) -> Value {
         "has_password": user.has_password,
         "has_totp": user.has_totp,
         "recovery_codes": user.recovery_codes,
+        "enrolled": time::json(user.enrolled_ms),
+        "last_reset": time::json(user.reset_ms),
+        "last_reset_reason": (user.reset_ms != 0).then_some(&user.reset_reason),
     })
 }
 
+/// When an administrator voided factors last, and why.
+fn reset_text(user: &User) -> String {
+    match user.reset_ms {
+        0 => String::new(),
+        at_ms => format!("{}: {}", time::text(at_ms), user.reset_reason),
+    }
+}
+
 fn state(user: &User) -> &'static str {
-    if user.disabled { "disabled" } else { "enabled" }
+    match (user.disabled, user.enrolled_ms) {
+        (true, _) => "disabled",
+        (false, 0) => "invited",
+        (false, _) => "enabled",
+    }
 }
 
 fn yes_or_no(yes: bool) -> &'static str {

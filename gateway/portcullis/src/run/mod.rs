@@ -4,6 +4,7 @@ mod capabilities;
 mod embedded;
 mod metrics;
 mod portal;
+mod public;
 mod shutdown;
 
 use std::future::Future;
@@ -44,7 +45,7 @@ pub(crate) fn install_crypto_provider() {
 }
 
 /// `portcullis control`.
-pub(crate) async fn control(config: Config) -> Result<Exit> {
+pub(crate) async fn control(config: Config, output: Output) -> Result<Exit> {
     let shutdown = Shutdown::on_signal()?;
     let control = open(&config).await?;
     let mut services = Services::new(shutdown.clone());
@@ -55,8 +56,9 @@ pub(crate) async fn control(config: Config) -> Result<Exit> {
         agent: watch::channel(None).1,
     };
     services.add_metrics(page, sources, &config.metrics);
+    services.add_enrolment(&control, &config, output).await?;
     if !config.portal.listen.is_empty() {
-        let portal = portal::bind(&control, &config.portal.listen, config.portal.name)?;
+        let portal = portal::bind(&control, &config.portal.listen, config.portal.clone())?;
         services.add("portal", async move {
             portal.serve(shutdown.requested()).await;
             Ok(())
@@ -98,7 +100,7 @@ pub(crate) async fn teardown(config: Config, output: Output) -> Result<Exit> {
 }
 
 /// `portcullis up`.
-pub(crate) async fn up(config: Config) -> Result<Exit> {
+pub(crate) async fn up(config: Config, output: Output) -> Result<Exit> {
     // Before control opens its store: what cannot work should leave nothing behind.
     capabilities::require_for_agent()?;
     let shutdown = Shutdown::on_signal()?;
@@ -112,6 +114,7 @@ pub(crate) async fn up(config: Config) -> Result<Exit> {
         agent,
     };
     services.add_metrics(page, sources, &config.metrics);
+    services.add_enrolment(&control, &config, output).await?;
     services.add(
         "portal",
         portal::run_embedded(
@@ -200,6 +203,24 @@ impl Services {
             Ok(())
         });
         Ok(())
+    }
+
+    /// Listens outside of the tunnel, where that is wished, and tells the first administrator how to
+    /// begin.
+    async fn add_enrolment(
+        &mut self,
+        control: &Control,
+        config: &Config,
+        output: Output,
+    ) -> Result<()> {
+        if let Some(portal) = public::bind(control, &config.portal)? {
+            let stop = self.shutdown.requested();
+            self.add("enrolment", async move {
+                portal.serve(stop).await;
+                Ok(())
+            });
+        }
+        public::greet(control, output).await
     }
 
     async fn run(mut self) -> Result<Exit> {

@@ -14,8 +14,12 @@ use crate::config::{PortalConfig, UpConfig};
 pub(super) fn bind(
     control: &Control,
     listen: &[SocketAddr],
-    name: Option<PortalName>,
+    config: PortalConfig,
 ) -> Result<Portal> {
+    let beside_public = listen
+        .iter()
+        .any(|&address| config.is_beside_public(address));
+    let name: Option<PortalName> = config.name;
     let ips: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
     let tls = control.server_config_for_portal(&ips, name.as_ref())?;
     let passkeys = match name {
@@ -31,7 +35,11 @@ pub(super) fn bind(
             None
         }
     };
-    let portal = Portal::bind(listen, tls, control.logins(), passkeys)?;
+    let portal = if beside_public {
+        Portal::bind_beside_public(listen, tls, control.logins(), passkeys)?
+    } else {
+        Portal::bind(listen, tls, control.logins(), passkeys)?
+    };
     let addresses: Vec<String> = portal
         .addresses()
         .iter()
@@ -54,9 +62,9 @@ pub(super) async fn run_embedded(
         };
         portal_addresses(&location)?
     } else {
-        config.listen
+        config.listen.clone()
     };
-    bind(&control, &listen, config.name)?
+    bind(&control, &listen, config)?
         .serve(shutdown.requested())
         .await;
     Ok(())

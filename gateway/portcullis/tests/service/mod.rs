@@ -95,6 +95,7 @@ impl Service {
                 "--config",
                 &self.path("portcullis.toml"),
             ])
+            .stdout(fs::File::create(self.path("control.out")).unwrap())
             .stderr(log)
             .spawn()
             .unwrap();

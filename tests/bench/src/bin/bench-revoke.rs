@@ -246,8 +246,8 @@ async fn add_devices(admin: &mut AdminClient<Channel>) -> Result<Vec<BenchDevice
     admin
         .add_user(v1::AddUserRequest {
             name: "bench".into(),
-            groups: Vec::new(),
             password: "correct horse battery staple".into(),
+            ..v1::AddUserRequest::default()
         })
         .await?;
     let mut devices = Vec::with_capacity(REVOCATIONS);

@@ -1,0 +1,102 @@
+//! Enrolment in Chromium, against the real pages outside of the tunnel.
+
+use anyhow::{Context as _, Result};
+use browser_tests::{Browser, Portal};
+use serde_json::json;
+use totp_rs::Totp;
+
+const CHOSEN: &str = "a fine new phrase";
+
+async fn choose(browser: &Browser, password: &str, again: &str) -> Result<()> {
+    browser.fill("password", password).await?;
+    browser.fill("again", again).await?;
+    browser.press("Continue").await
+}
+
+async fn finish(browser: &Browser, code: &str) -> Result<()> {
+    browser.fill("code", code).await?;
+    browser.press("Finish").await
+}
+
+/// What an authenticator app makes of the page.
+async fn scan(browser: &Browser) -> Result<Totp> {
+    let script = "return document.querySelector('details a').href";
+    let uri = browser.page.execute(script, Vec::new()).await?;
+    let uri = uri.as_str().context("no otpauth link")?;
+    Totp::from_url(uri).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_leads_to_a_new_password_and_authenticator() -> Result<()> {
+    let portal = Portal::start().await?;
+    let browser = Browser::start(&portal).await?;
+    let link = portal.invite().await?;
+    browser.page.goto(&link).await?;
+    browser.wait_for("Your link is good once").await?;
+    // What a glance, the history or a Referer could give away is gone from the address.
+    let shown = browser.page.current_url().await?;
+    assert_eq!(shown.as_str(), portal.public_url("/enrol"));
+    browser.photograph("enrol").await?;
+    browser.page.refresh().await?;
+    browser.wait_for("Paste the link").await?;
+    browser.photograph("enrol-by-hand").await?;
+    // The whole link, by hand.
+    browser.fill("link", &link).await?;
+    browser.press("Begin").await?;
+
+    browser.wait_for("Choose a password").await?;
+    browser.photograph("enrol-password").await?;
+    choose(&browser, "password1", "password1").await?;
+    browser.wait_for("most common ones").await?;
+    browser.photograph("enrol-password-refused").await?;
+    choose(&browser, CHOSEN, "another phrase").await?;
+    browser.wait_for("the two passwords differ").await?;
+    choose(&browser, CHOSEN, CHOSEN).await?;
+
+    browser.wait_for("Set up your authenticator").await?;
+    let drawn = "const box = document.querySelector('.qr svg').getBoundingClientRect();
+        return box.width > 150 && Math.abs(box.width - box.height) < 2";
+    let drawn = browser.page.execute(drawn, Vec::new()).await?;
+    assert_eq!(drawn, json!(true), "the QR code can be scanned");
+    browser.photograph("enrol-authenticator").await?;
+    let totp = scan(&browser).await?;
+    let right = totp.generate_current().to_string();
+    let wrong = if right == "000000" {
+        "111111"
+    } else {
+        "000000"
+    };
+    finish(&browser, wrong).await?;
+    browser.wait_for("wrong or too old").await?;
+    browser.press("I cannot scan it").await?;
+    browser.photograph("enrol-authenticator-refused").await?;
+    finish(&browser, &totp.generate_current().to_string()).await?;
+
+    browser.wait_for("Your account is set up").await?;
+    browser.photograph("enrol-done").await?;
+    let codes = "return document.querySelectorAll('.codes code').length";
+    assert_eq!(browser.page.execute(codes, Vec::new()).await?, json!(10));
+    let audited = portal.audited().await?;
+    assert!(audited.contains(&"user.enrol".to_owned()));
+
+    // Used, and expired: the same words for both.
+    browser.page.goto(&link).await?;
+    browser.press("Begin").await?;
+    browser.wait_for("this link is not good").await?;
+    browser.photograph("enrol-over").await?;
+    let expired = portal.invite().await?;
+    portal.expire_links().await?;
+    browser.page.goto(&portal.public_url("/style.css")).await?;
+    browser.page.goto(&expired).await?;
+    browser.wait_for("Your link is good once").await?;
+    browser.press("Begin").await?;
+    browser.wait_for("this link is not good").await?;
+
+    // Inside the tunnel the new factors sign in.
+    browser.page.goto(&portal.url("/sign-in")).await?;
+    browser.fill("username", "ada").await?;
+    browser.fill("password", CHOSEN).await?;
+    browser.press("Continue").await?;
+    browser.wait_for("Enter your code").await?;
+    browser.stop().await
+}
