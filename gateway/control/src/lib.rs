@@ -47,8 +47,8 @@ pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
 pub use self_service::{
-    AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice, OwnSession,
-    SelfService, SelfServiceError, Tunnel,
+    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice,
+    OwnSession, SelfService, SelfServiceError, Tunnel,
 };
 pub use store::StoreError;
 pub use totp::TotpError;

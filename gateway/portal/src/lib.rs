@@ -9,6 +9,9 @@ mod guard;
 mod known;
 mod limits;
 mod listen;
+mod nav;
+mod openapi;
+mod own;
 mod pages;
 mod passkeys;
 mod site;
@@ -32,7 +35,8 @@ pub fn app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
     Router::new()
         .merge(pages::routes())
         .merge(passkeys::pages())
-        .nest("/api/v1", api::routes().merge(passkeys::calls()))
+        .merge(own::pages())
+        .merge(openapi::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))

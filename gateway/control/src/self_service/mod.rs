@@ -3,6 +3,7 @@
 //! Whose they are is told by the device's address alone. Whatever belongs to someone else is
 //! answered as if it did not exist.
 
+mod activity;
 mod devices;
 mod error;
 mod sessions;
@@ -14,6 +15,7 @@ use crate::core::Core;
 use crate::login::Logins;
 use crate::store::{Entry, StoreError, Write};
 
+pub use activity::Activity;
 pub use devices::{AddedDevice, DeviceList, DeviceRemoval, NewDevice, OwnDevice};
 pub use error::SelfServiceError;
 pub(crate) use sessions::end_others;

@@ -4,6 +4,7 @@
 //! writers queue on either engine. What a gateway must know carries the revision of its last
 //! change. Readers are told of a revision only after its commit (invariant 5).
 
+pub(crate) mod about;
 pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod ca;

@@ -11,6 +11,7 @@ mod limits;
 mod login;
 mod mfa;
 mod own_devices;
+mod own_sessions;
 mod passkeys;
 mod policy;
 mod postgres;
