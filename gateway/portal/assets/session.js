@@ -1,12 +1,16 @@
 // Says times in the browser's own zone, and counts the session down. The pages work without it.
 "use strict";
 (() => {
-  const day = (time) => time.toLocaleDateString(undefined, { day: "numeric", month: "long", year: "numeric" });
+  const now = new Date();
+  const day = (time) => {
+    const year = time.getFullYear() === now.getFullYear() ? undefined : "numeric";
+    return time.toLocaleDateString(undefined, { day: "numeric", month: "long", year });
+  };
   const clock = (time) => time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
   for (const element of document.querySelectorAll("time[data-local]")) {
     const time = new Date(element.dateTime);
     if (Number.isNaN(time.getTime())) continue;
-    const isToday = day(time) === day(new Date());
+    const isToday = day(time) === day(now);
     element.textContent = isToday ? "today, " + clock(time) : day(time) + ", " + clock(time);
   }
 

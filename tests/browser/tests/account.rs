@@ -269,7 +269,7 @@ async fn sessions_are_seen_and_ended() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(!browser.page.source().await?.contains("End all others"));
-    browser.press("Session").await?;
+    browser.press("Home").await?;
     browser.press("End session").await?;
     browser.wait_for("Your tunnel is up").await?;
 

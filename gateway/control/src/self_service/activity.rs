@@ -65,7 +65,8 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
     let what = match row.action.as_str() {
         "login.begin" => format!("A sign-in was begun on{on}"),
         "login.refuse" => format!("A sign-in was refused on{on}"),
-        "session.grant" => format!("Signed in on{on}"),
+        "session.grant" if by == "you" => format!("Signed in on{on}"),
+        "session.grant" => format!("A session was opened on{on}"),
         "session.extend" => "A session was made longer".to_owned(),
         "session.logout" | "session.revoke" => "A session was ended".to_owned(),
         "session.expire" => "A session ended: its time was over".to_owned(),

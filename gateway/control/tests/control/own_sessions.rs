@@ -96,7 +96,7 @@ async fn activity_is_told_in_words_and_is_ones_own(engine: Engine) {
             ("Signed in on “Old laptop”", "you"),
             ("A sign-in was begun on “Old laptop”", "you"),
             ("A session was ended", "an administrator"),
-            ("Signed in on “Old laptop”", "an administrator"),
+            ("A session was opened on “Old laptop”", "an administrator"),
             ("Device “Old laptop” was added", "an administrator"),
             ("The account was made", "an administrator"),
         ]
@@ -137,7 +137,7 @@ async fn a_name_that_was_someone_elses_brings_none_of_their_records(engine: Engi
     assert_eq!(
         whats(&activity),
         [
-            ("Signed in on “laptop”", "an administrator"),
+            ("A session was opened on “laptop”", "an administrator"),
             ("Device “laptop” was added", "an administrator"),
             ("The account was made", "an administrator"),
         ]
