@@ -24,6 +24,9 @@ pub struct ControlConfig {
     /// Audit records are kept for this long.
     #[serde(with = "humantime_serde")]
     pub audit_retention: Duration,
+    /// Devices that a user may have before the portal lets them add no more. Administrators add as
+    /// many as they like.
+    pub devices_per_user: u32,
 }
 
 impl Default for ControlConfig {
@@ -35,6 +38,7 @@ impl Default for ControlConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)),
             names: Vec::new(),
             audit_retention: Duration::from_secs(400 * 24 * 60 * 60),
+            devices_per_user: 5,
         }
     }
 }

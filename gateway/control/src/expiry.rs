@@ -1,5 +1,6 @@
-//! Ends sessions whose deadline has passed. This is bookkeeping: the kernel stopped their packets
-//! at the deadline by itself (invariant 2).
+//! Ends sessions whose deadline has passed, which is bookkeeping: the kernel stopped their packets at the
+//! deadline by itself (invariant 2). Removes temporary devices whose time is over, and with them their
+//! peers from the kernel.
 
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use serde_json::json;
 
 use crate::core::Core;
 use crate::domain::SessionState;
+use crate::error::OperationError;
 use crate::store::sessions::{self, Ending, Selection};
 use crate::store::{
-    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, to_u64, webauthn,
+    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, temporary, to_u64,
+    webauthn,
 };
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
@@ -34,6 +37,13 @@ pub(crate) async fn run(core: &Core) {
                 RETRY
             }
         };
+        let pause = pause.min(match remove_ended(core).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(%error, "temporary devices could not be removed");
+                RETRY
+            }
+        });
         if cleaned.is_none_or(|at| at.elapsed() >= CLEAN_UP_EVERY) {
             match clean_up(core).await {
                 Ok(()) => cleaned = Some(tokio::time::Instant::now()),
@@ -79,6 +89,45 @@ pub(crate) async fn sweep(core: &Core) -> Result<Duration, StoreError> {
         detail: crate::ops::ended(&ended),
     };
     write.audit(entry).await?;
+    write.commit().await?;
+    Ok(Duration::ZERO)
+}
+
+/// Removes temporary devices whose time is over. Answers how long there will be no other.
+async fn remove_ended(core: &Core) -> Result<Duration, OperationError> {
+    let now_ms = core.now_ms();
+    let mut read = core.store.read().await?;
+    let next = temporary::next_end(read.sql()).await?;
+    read.end().await?;
+    match next {
+        None => return Ok(LONGEST_SLEEP),
+        Some(next) if next > now_ms => {
+            let left = Duration::from_millis(to_u64(next - now_ms).saturating_add(1));
+            return Ok(left.min(LONGEST_SLEEP));
+        }
+        Some(_) => {}
+    }
+    let mut write = core.store.change(now_ms).await?;
+    // None is left where another process was faster; the write is then rolled back.
+    let ended = devices::ended(write.sql(), now_ms).await?;
+    if ended.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    for device in &ended {
+        let sessions = crate::ops::devices::unmake(&mut write, device).await?;
+        let detail = json!({
+            "user": device.user,
+            "called": device.called(),
+            "sessions": sessions.len(),
+        });
+        let entry = Entry {
+            actor: "system",
+            action: "device.expire",
+            subject: &device.name,
+            detail,
+        };
+        write.audit(entry).await?;
+    }
     write.commit().await?;
     Ok(Duration::ZERO)
 }

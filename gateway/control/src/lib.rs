@@ -14,6 +14,7 @@ mod enrol;
 mod error;
 mod expiry;
 mod fleet;
+mod fresh;
 mod grpc;
 mod live;
 mod login;
@@ -22,6 +23,7 @@ mod ops;
 mod password;
 pub mod policy;
 mod secrets;
+mod self_service;
 mod store;
 pub mod text;
 mod totp;
@@ -48,6 +50,10 @@ pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, 
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
+pub use self_service::{
+    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice,
+    OwnSession, SelfService, SelfServiceError, Tunnel,
+};
 pub use store::StoreError;
 pub use totp::TotpError;
 pub use webauthn::{

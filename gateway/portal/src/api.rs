@@ -4,33 +4,35 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use portcullis_control::{
     Factor, FactorSet, LoginError, LoginId, LoginStep, Logins, PasskeyError, Secret,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::guard::DeviceAddr;
 use crate::site::Site;
 use crate::view::SessionJson;
 
-pub(crate) fn routes() -> Router<Site> {
-    Router::new()
-        .route("/login", post(login))
-        .route("/login/{attempt}/totp", post(totp))
-        .route("/login/{attempt}/recovery", post(recovery))
-        .route("/session", get(session).delete(end))
+pub(crate) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new()
+        .routes(routes!(login))
+        .routes(routes!(totp))
+        .routes(routes!(recovery))
+        .routes(routes!(session, end))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Login {
     username: String,
     password: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NextStep {
     attempt: String,
     /// One of `factors`: `totp` wherever that would do.
@@ -41,7 +43,7 @@ struct NextStep {
 }
 
 /// What a step of a login is answered.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Step {
     Next(NextStep),
@@ -74,6 +76,9 @@ fn first(factors: FactorSet) -> &'static str {
     factors.iter().next().map_or("", Factor::as_str)
 }
 
+/// Begin a login with name and password.
+#[utoipa::path(post, path = "/login", tag = "login", request_body = Login,
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
 async fn login(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -85,12 +90,15 @@ async fn login(
     Ok(Json(step.into()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Code {
     code: String,
 }
 
+/// Go on with the authenticator app's code.
+#[utoipa::path(post, path = "/login/{attempt}/totp", tag = "login", params(("attempt" = String, Path)), request_body = Code,
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
 async fn totp(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -102,6 +110,9 @@ async fn totp(
     Ok(Json(logins.totp(from, &attempt, &totp.code).await?.into()))
 }
 
+/// Go on with a recovery code.
+#[utoipa::path(post, path = "/login/{attempt}/recovery", tag = "login", params(("attempt" = String, Path)), request_body = Code,
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
 async fn recovery(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -114,6 +125,9 @@ async fn recovery(
     Ok(Json(step.into()))
 }
 
+/// The session of this device.
+#[utoipa::path(get, path = "/session", tag = "session",
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
 async fn session(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -122,13 +136,17 @@ async fn session(
     Ok(Json(session.into()))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionEnded)]
 struct Ended {
     ended: bool,
     /// Not every gateway has acknowledged it yet.
     pending: bool,
 }
 
+/// End the session of this device.
+#[utoipa::path(delete, path = "/session", tag = "session",
+    responses((status = 200, body = Ended), (status = "4XX", body = Refusal)))]
 async fn end(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -164,9 +182,12 @@ impl From<JsonRejection> for ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Refusal {
+/// Why it was not done.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Refusal {
+    /// For people.
     error: String,
+    /// For programs.
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,

@@ -11,6 +11,9 @@ mod guard;
 mod known;
 mod limits;
 mod listen;
+mod nav;
+mod openapi;
+mod own;
 mod pages;
 mod passkeys;
 mod public;
@@ -37,7 +40,8 @@ pub fn app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
         .merge(pages::routes())
         .merge(passkeys::pages())
         .merge(captive::routes())
-        .nest("/api/v1", api::routes().merge(passkeys::calls()))
+        .merge(own::pages())
+        .merge(openapi::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))

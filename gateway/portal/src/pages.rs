@@ -17,8 +17,9 @@ use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
+use crate::nav::Nav;
 use crate::site::{Offer, Site};
-use crate::view::{rfc3339, time_left, wait};
+use crate::view::{Moment, rfc3339, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -69,12 +70,14 @@ impl Code<'_> {
 #[derive(Template)]
 #[template(path = "session.html")]
 struct Session<'a> {
+    nav: Nav,
     session: &'a SessionView,
     level: &'static str,
     time_left: String,
-    deadline: String,
+    /// For the script.
+    seconds_left: u64,
+    deadline: Moment,
     idle: Option<String>,
-    passkeys: bool,
     /// When an administrator voided factors, and why; on the first session since.
     reset: Option<(String, String)>,
 }
@@ -92,6 +95,7 @@ pub(crate) async fn style() -> Response {
 async fn home(
     State(logins): State<Logins>,
     offer: Offer,
+    nav: Nav,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     let session = match logins.current(from).await {
@@ -105,13 +109,14 @@ async fn home(
         Ok(reset) => page(
             StatusCode::OK,
             &Session {
+                nav,
                 session: &session,
                 level: level_name(session.level),
                 time_left: time_left(session.deadline_ms, Timestamp::now()),
-                deadline: rfc3339(session.deadline_ms),
+                seconds_left: seconds_left(session.deadline_ms, Timestamp::now()),
+                deadline: session.deadline_ms.into(),
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
-                passkeys: offer != Offer::Off,
                 reset: reset.map(|reset| (rfc3339(reset.at_ms), reset.reason)),
             },
         ),

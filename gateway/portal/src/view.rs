@@ -3,9 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 use portcullis_control::{SessionView, level_name};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The JSON of a session; the command line reads it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SessionJson {
     id: String,
     user: String,
@@ -39,11 +40,34 @@ pub(crate) fn rfc3339(unix_ms: i64) -> String {
 }
 
 /// The day of a time, in UTC.
-pub(crate) fn day(unix_ms: i64) -> String {
+fn day(unix_ms: i64) -> String {
     Timestamp::from_millisecond(unix_ms).map_or_else(
         |_| unix_ms.to_string(),
         |time| time.strftime("%-d %B %Y").to_string(),
     )
+}
+
+/// A time for programs and for people.
+pub(crate) struct Moment {
+    pub(crate) iso: String,
+    /// In UTC.
+    pub(crate) day: String,
+    /// In UTC; the script says it in the browser's own zone.
+    pub(crate) text: String,
+}
+
+impl From<i64> for Moment {
+    fn from(unix_ms: i64) -> Self {
+        let text = Timestamp::from_millisecond(unix_ms).map_or_else(
+            |_| unix_ms.to_string(),
+            |time| time.strftime("%-d %B %Y, %H:%M UTC").to_string(),
+        );
+        Self {
+            iso: rfc3339(unix_ms),
+            day: day(unix_ms),
+            text,
+        }
+    }
 }
 
 /// What is left of a session, in the words of a person: `11 h 58 min`.
@@ -54,6 +78,12 @@ pub(crate) fn time_left(deadline_ms: i64, now: Timestamp) -> String {
         (0, minutes) => format!("{minutes} min"),
         (hours, minutes) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// The same for the script that counts it down.
+pub(crate) fn seconds_left(deadline_ms: i64, now: Timestamp) -> u64 {
+    let left_ms = deadline_ms.saturating_sub(now.as_millisecond());
+    u64::try_from(left_ms).unwrap_or(0) / 1000
 }
 
 /// Time in words, rounded up to a whole second or minute.

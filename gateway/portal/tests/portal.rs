@@ -78,6 +78,7 @@ impl Fixture {
             location: "office".to_owned(),
             public_key: vec![7; 32],
             preshared_key: false,
+            for_ms: 0,
         };
         let device = admin
             .add_device(tonic::Request::new(device))

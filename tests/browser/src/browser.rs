@@ -55,6 +55,26 @@ impl WebDriverCompatibleCommand for DevTools {
     }
 }
 
+/// chromedriver's log of what the browser's network did.
+#[derive(Debug)]
+struct PerformanceLog;
+
+impl WebDriverCompatibleCommand for PerformanceLog {
+    fn endpoint(
+        &self,
+        base_url: &url::Url,
+        session_id: Option<&str>,
+    ) -> Result<url::Url, url::ParseError> {
+        let session = session_id.unwrap_or_default();
+        base_url.join(&format!("session/{session}/se/log"))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        let body = json!({ "type": "performance" });
+        (http::Method::POST, Some(body.to_string()))
+    }
+}
+
 impl Browser {
     /// Starts chromedriver and Chromium.
     pub async fn start(portal: &Portal) -> Result<Self> {
@@ -85,6 +105,9 @@ impl Browser {
         ];
         let mut capabilities = Capabilities::new();
         capabilities.insert("goog:chromeOptions".to_owned(), json!({ "args": args }));
+        // Every request, for `requests`.
+        let logs = json!({ "performance": "ALL" });
+        capabilities.insert("goog:loggingPrefs".to_owned(), logs);
         let page = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
@@ -155,6 +178,28 @@ impl Browser {
         credential["signCount"] = count.into();
         let params = json!({ "authenticatorId": authenticator.0, "credential": credential });
         self.devtools("WebAuthn.addCredential", params).await?;
+        Ok(())
+    }
+
+    /// Every request that was sent since the last call: method, address, headers and body.
+    pub async fn requests(&self) -> Result<Vec<Value>> {
+        let entries = self.page.issue_cmd(PerformanceLog).await?;
+        let entries = entries.as_array().context("no log")?.clone();
+        let mut requests = Vec::new();
+        for entry in entries {
+            let text = entry["message"].as_str().context("no message")?;
+            let message: Value = serde_json::from_str(text)?;
+            if message["message"]["method"] == "Network.requestWillBeSent" {
+                requests.push(message["message"]["params"]["request"].clone());
+            }
+        }
+        Ok(requests)
+    }
+
+    /// Saves what is downloaded in this directory.
+    pub async fn save_downloads(&self, directory: &std::path::Path) -> Result<()> {
+        let params = json!({ "behavior": "allow", "downloadPath": directory });
+        self.devtools("Browser.setDownloadBehavior", params).await?;
         Ok(())
     }
 

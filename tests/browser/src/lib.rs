@@ -5,4 +5,4 @@ mod browser;
 mod portal;
 
 pub use browser::{Authenticator, Browser};
-pub use portal::{NAME, PASSWORD, Portal};
+pub use portal::{GATEWAY_KEY, NAME, PASSWORD, Portal};

@@ -21,6 +21,9 @@ pub const NAME: &str = "login.example.com";
 /// The password of `ada`.
 pub const PASSWORD: &str = "correct horse battery";
 
+/// The gateway's WireGuard key.
+pub const GATEWAY_KEY: [u8; 32] = [5; 32];
+
 /// The portal, and a control service with the user `ada` and her device.
 pub struct Portal {
     control: Control,
@@ -48,6 +51,12 @@ impl Portal {
         // No pool may hold a loopback address.
         let mut connection = sqlx::SqliteConnection::connect(&database).await?;
         sqlx::query("UPDATE device_addresses SET address = '127.0.0.1'")
+            .execute(&mut connection)
+            .await?;
+        // No gateway runs here; what it would have told when it connected.
+        control.gateway_token("gateway", "office").await?;
+        sqlx::query("UPDATE gateways SET public_key = $1")
+            .bind(STANDARD.encode(GATEWAY_KEY))
             .execute(&mut connection)
             .await?;
         connection.close().await?;
@@ -113,6 +122,48 @@ impl Portal {
         let der = self.control.ca_certificate();
         let (_, certificate) = X509Certificate::from_der(&der).context("the CA's certificate")?;
         Ok(STANDARD.encode(Sha256::digest(certificate.public_key().raw)))
+    }
+
+    /// A session of Ada's device, by an administrator: how long, in milliseconds; 0 for the default.
+    pub async fn grant(&self, device: &str, lifetime_ms: u64) -> Result<()> {
+        let request = Request::new(v1::AddSessionRequest {
+            device: device.into(),
+            lifetime_ms,
+            ..Default::default()
+        });
+        self.control.admin().add_session(request).await?;
+        Ok(())
+    }
+
+    /// Ends all sessions.
+    pub async fn revoke(&self) -> Result<()> {
+        let target = v1::revoke_sessions_request::Target::Everyone(true);
+        let request = Request::new(v1::RevokeSessionsRequest {
+            target: Some(target),
+            wait_ms: 0,
+        });
+        self.control.admin().revoke_sessions(request).await?;
+        Ok(())
+    }
+
+    /// A device of Ada's that an administrator adds.
+    pub async fn add_device(&self, name: &str, key: u8) -> Result<()> {
+        let device = Request::new(v1::AddDeviceRequest {
+            name: name.into(),
+            user: "ada".into(),
+            public_key: vec![key; 32],
+            ..Default::default()
+        });
+        self.control.admin().add_device(device).await?;
+        Ok(())
+    }
+
+    /// The public keys of all devices.
+    pub async fn keys(&self) -> Result<Vec<Vec<u8>>> {
+        let request = Request::new(v1::ListDevicesRequest::default());
+        let devices = self.control.admin().list_devices(request).await?;
+        let devices = devices.into_inner().devices;
+        Ok(devices.into_iter().map(|d| d.public_key).collect())
     }
 
     /// What is in the audit, newest first.

@@ -11,8 +11,8 @@ use super::inbox::Pending;
 use crate::core::Core;
 use crate::domain::{DeviceKey, SessionState};
 use crate::error::OperationError;
-use crate::store::devices::{self, Seen};
 use crate::store::gateways::{self, GatewayRow};
+use crate::store::seen::{self, Seen};
 use crate::store::sessions::{self, Ending, Selection, SessionRow};
 use crate::store::{Entry, Write, to_i64};
 
@@ -94,8 +94,7 @@ async fn record_peers(
             continue;
         };
         // A peer that control does not know is the reconciler's business.
-        let Some(before) = devices::seen(read.sql(), &gateway.location_id, public_key).await?
-        else {
+        let Some(before) = seen::seen(read.sql(), &gateway.location_id, public_key).await? else {
             continue;
         };
         core.traffic
@@ -131,7 +130,7 @@ async fn record_peers(
     for change in changed {
         let (location, key) = (&gateway.location_id, change.seen.public_key);
         if change.differs {
-            devices::saw(write.sql(), location, &change.seen).await?;
+            seen::saw(write.sql(), location, &change.seen).await?;
         }
         if let Some(at_ms) = change.active_ms {
             sessions::saw_activity(write.sql(), location, key, at_ms).await?;

@@ -230,6 +230,10 @@ impl Progress {
         let now_ms = self.core.now_ms();
         let mut peers = Vec::with_capacity(changes.peers.len());
         for row in &changes.peers {
+            // Its time is over and it is about to be removed, also where control was down meanwhile.
+            if row.ends_ms != 0 && row.ends_ms <= now_ms {
+                continue;
+            }
             let (peer, allowed_ips) =
                 desired::peer(&self.core, row, live.class_of(&row.user_id), now_ms)?;
             let key: DeviceKey = row.public_key;

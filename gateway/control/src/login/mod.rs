@@ -204,12 +204,22 @@ impl Logins {
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
-        let gateways = core
-            .acknowledged(&[device.location_id], revision, committed, GATEWAYS_WITHIN)
-            .await?;
-        let pending = gateways.iter().any(|gateway| !gateway.acknowledged);
+        let pending = pending(core, &[device.location_id], revision, committed).await?;
         Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
     }
+}
+
+/// Whether some gateway of these locations has still to acknowledge a revision after a few seconds.
+pub(crate) async fn pending(
+    core: &Core,
+    locations: &[String],
+    revision: u64,
+    committed: Instant,
+) -> Result<bool, LoginError> {
+    let gateways = core
+        .acknowledged(locations, revision, committed, GATEWAYS_WITHIN)
+        .await?;
+    Ok(gateways.iter().any(|gateway| !gateway.acknowledged))
 }
 
 /// As the store writes addresses. A dual-stack socket shows IPv4 peers as mapped addresses.
@@ -221,7 +231,7 @@ pub(crate) fn view(session: SessionRow) -> SessionView {
     SessionView {
         id: session.id,
         user: session.user,
-        device: session.device,
+        device: session.device_called,
         location: session.location,
         level: session.level,
         authenticated_at_ms: session.authenticated_at_ms,

@@ -16,7 +16,70 @@ use crate::error::OperationError;
 use crate::secrets::{Field, random};
 use crate::store::devices::{DeviceRow, NewDevice};
 use crate::store::locations::LocationRow;
-use crate::store::{Write, devices, gateways, locations, sessions, to_u64, users};
+use crate::store::{Write, devices, gateways, locations, sessions, to_i64, to_u64, users};
+
+/// The shortest and the longest time that a temporary device may be there for.
+const SHORTEST_MS: i64 = 60 * 1000;
+const HOURS_AT_MOST: i64 = 24;
+
+/// A device to be made within a change.
+pub(crate) struct Making<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+    /// What its user calls it; empty where an administrator named it.
+    pub(crate) label: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) location: &'a LocationRow,
+    pub(crate) public_key: DeviceKey,
+    /// Sealed.
+    pub(crate) preshared_key: Option<String>,
+    /// Removed after this time; 0: stays.
+    pub(crate) for_ms: i64,
+}
+
+/// Makes a device with the lowest free address of each pool. Answers the addresses.
+pub(crate) async fn make(write: &mut Write<'_>, making: Making<'_>) -> Result<Vec<String>> {
+    let for_ms = making.for_ms;
+    if for_ms != 0 && !(SHORTEST_MS..=HOURS_AT_MOST * 3_600_000).contains(&for_ms) {
+        return Err(OperationError::invalid(format!(
+            "a temporary device is there for a minute to {HOURS_AT_MOST} hours"
+        )));
+    }
+    let taken = devices::find_by_key(write.sql(), making.public_key).await?;
+    if taken.is_some() {
+        return Err(OperationError::Exists {
+            what: "device with public key",
+            name: making.public_key.to_base64(),
+        });
+    }
+    let device = NewDevice {
+        id: making.id,
+        name: making.name,
+        label: making.label,
+        user_id: making.user_id,
+        location_id: &making.location.id,
+        public_key: making.public_key,
+        preshared_key: making.preshared_key,
+        revision: write.revision(),
+        created_ms: write.now_ms(),
+        ends_ms: match for_ms {
+            0 => 0,
+            for_ms => write.now_ms().saturating_add(for_ms),
+        },
+    };
+    devices::insert(write.sql(), &device)
+        .await
+        .map_err(OperationError::taken("device", making.name))?;
+    assign(write, making.id, making.location).await
+}
+
+/// Removes a device with its sessions. Answers the ids of those that were live.
+pub(crate) async fn unmake(write: &mut Write<'_>, device: &DeviceRow) -> Result<Vec<String>> {
+    let (revision, now_ms) = (write.revision(), write.now_ms());
+    let ended = sessions::live_ids(write.sql(), &device.user_id, &device.id).await?;
+    devices::delete(write.sql(), device, revision, now_ms).await?;
+    Ok(ended)
+}
 
 /// Where a device's pre-shared key is sealed.
 pub(crate) fn preshared_key_field(device_id: &str) -> Field<'_> {
@@ -52,41 +115,30 @@ impl Core {
         )
         .await?;
         let location = location_or_only(&mut write, &request.location).await?;
-        if devices::find_by_key(write.sql(), public_key)
-            .await?
-            .is_some()
-        {
-            let name = public_key.to_base64();
-            return Err(OperationError::Exists {
-                what: "device with public key",
-                name,
-            });
-        }
-        let device = NewDevice {
+        let making = Making {
             id: &id,
             name: name.as_str(),
+            label: "",
             user_id: &user.id,
-            location_id: &location.id,
+            location: &location,
             public_key,
             preshared_key: sealed.transpose()?,
-            revision: write.revision(),
-            created_ms: write.now_ms(),
+            for_ms: to_i64(request.for_ms),
         };
-        devices::insert(write.sql(), &device)
-            .await
-            .map_err(OperationError::taken("device", name.as_str()))?;
-        let addresses = assign(&mut write, &id, &location).await?;
-        let detail =
-            json!({ "user": user.name, "location": location.name, "addresses": addresses });
+        let addresses = make(&mut write, making).await?;
+        let detail = json!({
+            "user": user.name,
+            "location": location.name,
+            "addresses": addresses,
+            "for_ms": request.for_ms,
+        });
         write
             .audit(by_admin("device.add", name.as_str(), detail))
             .await?;
         let device = found("device", &id, devices::find(write.sql(), &id)).await?;
-        let gateways = gateways::list(write.sql(), &location.id).await?;
+        let gateway_key = gateway_key(&mut write, &location).await?;
         write.commit().await?;
 
-        let mut serving = gateways.iter().filter(|gateway| !gateway.removing);
-        let gateway_key = serving.find_map(|gateway| gateway.public_key);
         Ok(v1::AddDeviceResponse {
             device: Some(view(device, addresses)),
             preshared_key: preshared_key.map(|key| key.to_vec()).unwrap_or_default(),
@@ -139,10 +191,8 @@ impl Core {
     /// Removes the device from the gateways too, with its session.
     pub(crate) async fn remove_device(&self, name: &str) -> Result<v1::RevocationStatus> {
         let mut write = self.store.change(self.now_ms()).await?;
-        let (revision, now_ms) = (write.revision(), write.now_ms());
         let device = found("device", name, devices::find(write.sql(), name)).await?;
-        let ended = sessions::live_ids(write.sql(), &device.user_id, &device.id).await?;
-        devices::delete(write.sql(), &device, revision, now_ms).await?;
+        let ended = unmake(&mut write, &device).await?;
         let detail = super::ended_with(&ended, json!({ "user": device.user }));
         write
             .audit(by_admin("device.remove", &device.name, detail))
@@ -156,6 +206,16 @@ impl Core {
         };
         self.settle(affected).await
     }
+}
+
+/// The WireGuard key of the location's gateway, once one has connected.
+pub(crate) async fn gateway_key(
+    write: &mut Write<'_>,
+    location: &LocationRow,
+) -> Result<Option<DeviceKey>> {
+    let gateways = gateways::list(write.sql(), &location.id).await?;
+    let mut serving = gateways.iter().filter(|gateway| !gateway.removing);
+    Ok(serving.find_map(|gateway| gateway.public_key))
 }
 
 async fn location_or_only(write: &mut Write<'_>, name: &str) -> Result<LocationRow> {
@@ -202,7 +262,7 @@ async fn assign(
 }
 
 /// Where a user of this location logs in.
-fn portal_url(location: &LocationRow) -> Result<String> {
+pub(crate) fn portal_url(location: &LocationRow) -> Result<String> {
     let address = match location
         .portals
         .first()
@@ -238,5 +298,7 @@ fn view(device: DeviceRow, addresses: Vec<String>) -> v1::Device {
         last_handshake_ms: device.last_handshake_ms,
         rx_bytes: to_u64(device.rx_bytes),
         tx_bytes: to_u64(device.tx_bytes),
+        label: device.label,
+        ends_ms: device.ends_ms,
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn ended(ids: &[String]) -> Value {
 }
 
 /// The same, beside what else the record tells. Both are objects.
-fn ended_with(ids: &[String], more: Value) -> Value {
+pub(crate) fn ended_with(ids: &[String], more: Value) -> Value {
     let mut detail = ended(ids);
     if let (Some(detail), Value::Object(more)) = (detail.as_object_mut(), more) {
         detail.extend(more);
@@ -71,6 +71,6 @@ fn count(ids: &[String]) -> u64 {
     u64::try_from(ids.len()).unwrap_or(u64::MAX)
 }
 
-fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }

@@ -8,7 +8,9 @@ use crate::core::Core;
 use crate::domain::{LONGEST_MS, SessionState, level_name};
 use crate::error::OperationError;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
-use crate::store::{Entry, Write, accounts, devices, locations, sessions, to_i64, to_u64, users};
+use crate::store::{
+    Entry, Write, accounts, devices, locations, sessions, temporary, to_i64, to_u64, users,
+};
 
 /// A session to be granted.
 pub(crate) struct Grant<'a> {
@@ -31,6 +33,9 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
     };
     let earlier = Selection::Device(grant.device_id.into());
     let replaced = sessions::end(write.sql(), &earlier, ending, revision, now_ms).await?;
+    let wanted_ms = now_ms.saturating_add(grant.lifetime_ms.clamp(0, LONGEST_MS));
+    // A session never outlasts its device.
+    let ends_ms = temporary::end_of(write.sql(), grant.device_id).await?;
     let id = new_id();
     let session = NewSession {
         id: &id,
@@ -39,7 +44,7 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         location_id: grant.location_id,
         level: grant.level,
         authenticated_at_ms: now_ms,
-        deadline_ms: now_ms.saturating_add(grant.lifetime_ms.clamp(0, LONGEST_MS)),
+        deadline_ms: ends_ms.map_or(wanted_ms, |ends_ms| wanted_ms.min(ends_ms)),
         idle_timeout_ms: grant.idle_timeout_ms,
     };
     sessions::insert(write.sql(), &session, revision).await?;
@@ -143,6 +148,8 @@ impl Core {
             .deadline_ms
             .saturating_add(to_i64(request.by_ms))
             .min(now_ms.saturating_add(LONGEST_MS));
+        let ends_ms = temporary::end_of(write.sql(), &session.device_id).await?;
+        let deadline_ms = ends_ms.map_or(deadline_ms, |ends_ms| deadline_ms.min(ends_ms));
         sessions::set_deadline(write.sql(), &session, deadline_ms, revision).await?;
         let detail = json!({ "from_ms": session.deadline_ms, "to_ms": deadline_ms });
         let subject = format!("session:{}", session.id);

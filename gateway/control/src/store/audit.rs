@@ -1,7 +1,7 @@
 //! Reading the audit log back. Records are written by [`Write::audit`](super::Write::audit).
 
-use sqlx::AnyConnection;
-use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
 
@@ -11,6 +11,14 @@ const PRUNED_AT_ONCE: i64 = 5_000;
 /// Removes some of the records made before a time, oldest first. Answers how many; 0 when none is
 /// left.
 pub(crate) async fn prune(sql: &mut AnyConnection, before_ms: i64) -> Result<u64, StoreError> {
+    sqlx::query(
+        "DELETE FROM audit_about WHERE number IN (SELECT number FROM audit WHERE at_ms < $1
+            AND number < (SELECT MIN(number) FROM audit) + $2)",
+    )
+    .bind(before_ms)
+    .bind(PRUNED_AT_ONCE)
+    .execute(&mut *sql)
+    .await?;
     let removed = sqlx::query(
         "DELETE FROM audit WHERE at_ms < $1
             AND number < (SELECT MIN(number) FROM audit) + $2",
@@ -41,15 +49,33 @@ pub(crate) async fn newest(
     .bind(i64::from(limit))
     .fetch_all(sql)
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(AuditRow {
-                at_ms: row.try_get("at_ms")?,
-                actor: row.try_get("actor")?,
-                action: row.try_get("action")?,
-                subject: row.try_get("subject")?,
-                detail: row.try_get("detail")?,
-            })
-        })
-        .collect()
+    rows.iter().map(parse).collect()
+}
+
+/// The newest records about an account, newest first.
+pub(crate) async fn newest_about(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    limit: u32,
+) -> Result<Vec<AuditRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT a.at_ms, a.actor, a.action, a.subject, a.detail
+         FROM audit_about b JOIN audit a ON a.number = b.number
+         WHERE b.user_id = $1 ORDER BY b.number DESC LIMIT $2",
+    )
+    .bind(user_id)
+    .bind(i64::from(limit))
+    .fetch_all(sql)
+    .await?;
+    rows.iter().map(parse).collect()
+}
+
+fn parse(row: &AnyRow) -> Result<AuditRow, StoreError> {
+    Ok(AuditRow {
+        at_ms: row.try_get("at_ms")?,
+        actor: row.try_get("actor")?,
+        action: row.try_get("action")?,
+        subject: row.try_get("subject")?,
+        detail: row.try_get("detail")?,
+    })
 }

@@ -31,6 +31,8 @@ pub(crate) struct PeerRow {
     pub(crate) public_key: DeviceKey,
     /// Sealed.
     pub(crate) preshared_key: Option<String>,
+    /// When the device is removed; 0 when it stays.
+    pub(crate) ends_ms: i64,
     pub(crate) addresses: Vec<String>,
     pub(crate) session: Option<LiveSession>,
 }
@@ -135,7 +137,7 @@ async fn peers(
     since: i64,
 ) -> Result<Vec<PeerRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT d.id, d.user_id, d.public_key, d.preshared_key, s.id AS session_id, s.level,
+        "SELECT d.id, d.user_id, d.public_key, d.preshared_key, d.ends_ms, s.id AS session_id, s.level,
             s.authenticated_at_ms, s.deadline_ms, s.idle_timeout_ms, s.last_activity_ms
          FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
          WHERE d.location_id = $1 AND d.revision > $2",
@@ -185,6 +187,7 @@ fn peer(row: &AnyRow) -> Result<PeerRow, StoreError> {
         user_id: row.try_get("user_id")?,
         public_key: DeviceKey::from_store(&key).ok_or(StoreError::Value("public key"))?,
         preshared_key: row.try_get("preshared_key")?,
+        ends_ms: row.try_get("ends_ms")?,
         addresses: Vec::new(),
         session,
     })

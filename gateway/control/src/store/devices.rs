@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{StoreError, to_i64, to_u64};
+use super::StoreError;
 use crate::domain::DeviceKey;
 
 pub(crate) struct DeviceRow {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// What its user calls it; empty where an administrator named it.
+    pub(crate) label: String,
     pub(crate) user_id: String,
     pub(crate) user: String,
     pub(crate) user_disabled: bool,
@@ -25,11 +27,14 @@ pub(crate) struct DeviceRow {
     pub(crate) tx_bytes: i64,
     /// No login from it is evaluated before this time.
     pub(crate) delayed_until_ms: i64,
+    /// When it is removed; 0 when it stays.
+    pub(crate) ends_ms: i64,
 }
 
 pub(crate) struct NewDevice<'a> {
     pub(crate) id: &'a str,
     pub(crate) name: &'a str,
+    pub(crate) label: &'a str,
     pub(crate) user_id: &'a str,
     pub(crate) location_id: &'a str,
     pub(crate) public_key: DeviceKey,
@@ -37,12 +42,25 @@ pub(crate) struct NewDevice<'a> {
     pub(crate) preshared_key: Option<String>,
     pub(crate) revision: i64,
     pub(crate) created_ms: i64,
+    /// 0: stays.
+    pub(crate) ends_ms: i64,
+}
+
+impl DeviceRow {
+    /// As its user knows it.
+    pub(crate) fn called(&self) -> &str {
+        if self.label.is_empty() {
+            &self.name
+        } else {
+            &self.label
+        }
+    }
 }
 
 const SELECT: &str = "
-    SELECT d.id, d.name, d.user_id, u.name AS user_name, u.disabled, d.location_id,
+    SELECT d.id, d.name, d.label, d.user_id, u.name AS user_name, u.disabled, d.location_id,
         l.name AS location, d.public_key, d.preshared_key, d.created_ms, d.endpoint,
-        d.last_handshake_ms, d.rx_bytes, d.tx_bytes, d.delayed_until_ms
+        d.last_handshake_ms, d.rx_bytes, d.tx_bytes, d.delayed_until_ms, d.ends_ms
     FROM devices d JOIN users u ON u.id = d.user_id JOIN locations l ON l.id = d.location_id";
 
 pub(crate) async fn insert(
@@ -52,17 +70,20 @@ pub(crate) async fn insert(
     let key = device.public_key.to_base64();
     sqlx::query(
         "INSERT INTO devices
-            (id, name, user_id, location_id, public_key, preshared_key, revision, created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            (id, name, label, user_id, location_id, public_key, preshared_key, revision, created_ms,
+             ends_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(device.id)
     .bind(device.name)
+    .bind(device.label)
     .bind(device.user_id)
     .bind(device.location_id)
     .bind(&key)
     .bind(&device.preshared_key)
     .bind(device.revision)
     .bind(device.created_ms)
+    .bind(device.ends_ms)
     .execute(&mut *sql)
     .await?;
     // The key is back: a delta must not remove what it also adds.
@@ -123,6 +144,16 @@ pub(crate) async fn find_by_key(
     key: DeviceKey,
 ) -> Result<Option<DeviceRow>, StoreError> {
     one(sql, "WHERE d.public_key = $1", &key.to_base64()).await
+}
+
+/// Temporary devices whose time is over.
+pub(crate) async fn ended(
+    sql: &mut AnyConnection,
+    now_ms: i64,
+) -> Result<Vec<DeviceRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE d.ends_ms > 0 AND d.ends_ms <= $1"));
+    let rows = sqlx::query(query).bind(now_ms).fetch_all(sql).await?;
+    rows.iter().map(parse).collect()
 }
 
 async fn one(
@@ -244,71 +275,6 @@ pub(crate) async fn touch_of_user(
     Ok(())
 }
 
-/// What a gateway saw of a peer of its location.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) public_key: DeviceKey,
-    pub(crate) endpoint: String,
-    pub(crate) last_handshake_ms: i64,
-    pub(crate) rx_bytes: u64,
-    pub(crate) tx_bytes: u64,
-}
-
-/// What the store holds of it, with the last activity of the peer's live session.
-pub(crate) struct SeenBefore {
-    pub(crate) seen: Seen,
-    pub(crate) last_activity_ms: Option<i64>,
-}
-
-/// What was written down of a peer of this location last; `None` when there is no such peer.
-pub(crate) async fn seen(
-    sql: &mut AnyConnection,
-    location_id: &str,
-    public_key: DeviceKey,
-) -> Result<Option<SeenBefore>, StoreError> {
-    let row: Option<(String, i64, i64, i64, Option<i64>)> = sqlx::query_as(
-        "SELECT d.endpoint, d.last_handshake_ms, d.rx_bytes, d.tx_bytes, s.last_activity_ms
-         FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
-         WHERE d.public_key = $1 AND d.location_id = $2",
-    )
-    .bind(public_key.to_base64())
-    .bind(location_id)
-    .fetch_optional(sql)
-    .await?;
-    Ok(row.map(
-        |(endpoint, last_handshake_ms, rx_bytes, tx_bytes, last_activity_ms)| SeenBefore {
-            seen: Seen {
-                public_key,
-                endpoint,
-                last_handshake_ms,
-                rx_bytes: to_u64(rx_bytes),
-                tx_bytes: to_u64(tx_bytes),
-            },
-            last_activity_ms,
-        },
-    ))
-}
-
-pub(crate) async fn saw(
-    sql: &mut AnyConnection,
-    location_id: &str,
-    seen: &Seen,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE devices SET endpoint = $3, last_handshake_ms = $4, rx_bytes = $5, tx_bytes = $6
-         WHERE public_key = $1 AND location_id = $2",
-    )
-    .bind(seen.public_key.to_base64())
-    .bind(location_id)
-    .bind(&seen.endpoint)
-    .bind(seen.last_handshake_ms)
-    .bind(to_i64(seen.rx_bytes))
-    .bind(to_i64(seen.tx_bytes))
-    .execute(sql)
-    .await?;
-    Ok(())
-}
-
 pub(crate) async fn count(sql: &mut AnyConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT COUNT(*) FROM devices")
         .fetch_one(sql)
@@ -320,6 +286,7 @@ fn parse(row: &AnyRow) -> Result<DeviceRow, StoreError> {
     Ok(DeviceRow {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
+        label: row.try_get("label")?,
         user_id: row.try_get("user_id")?,
         user: row.try_get("user_name")?,
         user_disabled: row.try_get::<i64, _>("disabled")? != 0,
@@ -333,5 +300,6 @@ fn parse(row: &AnyRow) -> Result<DeviceRow, StoreError> {
         rx_bytes: row.try_get("rx_bytes")?,
         tx_bytes: row.try_get("tx_bytes")?,
         delayed_until_ms: row.try_get("delayed_until_ms")?,
+        ends_ms: row.try_get("ends_ms")?,
     })
 }

@@ -4,6 +4,7 @@
 //! writers queue on either engine. What a gateway must know carries the revision of its last
 //! change. Readers are told of a revision only after its commit (invariant 5).
 
+pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod attempts;
 pub(crate) mod audit;
@@ -19,7 +20,9 @@ mod maintenance;
 mod open;
 pub(crate) mod policies;
 pub(crate) mod recovery;
+pub(crate) mod seen;
 pub(crate) mod sessions;
+pub(crate) mod temporary;
 mod transaction;
 pub(crate) mod users;
 pub(crate) mod webauthn;

@@ -14,6 +14,8 @@ pub(crate) struct SessionRow {
     pub(crate) user: String,
     pub(crate) device_id: String,
     pub(crate) device: String,
+    /// As its user knows it.
+    pub(crate) device_called: String,
     pub(crate) location_id: String,
     pub(crate) location: String,
     pub(crate) level: Level,
@@ -59,7 +61,8 @@ pub(crate) struct Ending<'a> {
 }
 
 const SELECT: &str = "
-    SELECT s.id, u.name AS user_name, s.device_id, d.name AS device, s.location_id,
+    SELECT s.id, u.name AS user_name, s.device_id, d.name AS device,
+        CASE WHEN d.label = '' THEN d.name ELSE d.label END AS device_called, s.location_id,
         l.name AS location, s.level, s.state, s.authenticated_at_ms, s.deadline_ms,
         s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by
     FROM sessions s
@@ -327,6 +330,7 @@ fn parse(row: &AnyRow) -> Result<SessionRow, StoreError> {
         user: row.try_get("user_name")?,
         device_id: row.try_get("device_id")?,
         device: row.try_get("device")?,
+        device_called: row.try_get("device_called")?,
         location_id: row.try_get("location_id")?,
         location: row.try_get("location")?,
         level: level_from_store(row.try_get("level")?),

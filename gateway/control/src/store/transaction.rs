@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{Any, AnyConnection, Transaction};
 use tokio::sync::MutexGuard;
 
-use super::{Engine, Store, StoreError, to_u64};
+use super::{Engine, Store, StoreError, about, to_u64};
 
 /// Sees one state of the store, however many queries it takes.
 pub(crate) struct Read(Transaction<'static, Any>);
@@ -136,7 +136,7 @@ impl Write<'_> {
         .bind(entry.detail.to_string())
         .execute(&mut *self.tx)
         .await?;
-        Ok(())
+        about::note(&mut self.tx, number, &entry).await
     }
 
     /// Commits, then tells those who follow the revision. Answers the revision.

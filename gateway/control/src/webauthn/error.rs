@@ -7,6 +7,7 @@ use webauthn_rs::prelude::WebauthnError;
 
 use crate::domain::Invalid;
 use crate::error::OperationError;
+use crate::fresh::{NotFresh, needed_by};
 use crate::login::LoginError;
 use crate::store::StoreError;
 
@@ -54,10 +55,13 @@ pub enum PasskeyError {
     Begin(WebauthnError),
 }
 
-fn needed_by(needed: &Level) -> &'static str {
-    match needed {
-        Level::PhishingResistant => " with a passkey",
-        _ => "",
+impl From<NotFresh> for PasskeyError {
+    fn from(error: NotFresh) -> Self {
+        match error {
+            NotFresh::NoSession => Self::NoSession,
+            NotFresh::Stale { needed } => Self::Stale { needed },
+            NotFresh::Login(error) => Self::Login(error),
+        }
     }
 }
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use portcullis_proto::v1::Level;
-use serde_json::json;
 
-use super::fresh::{self, SignedIn};
-use super::{PasskeyError, Passkeys, named, note, seam};
-use crate::domain::{Label, SessionState};
-use crate::store::sessions::{self, Ending, Selection};
+use super::{PasskeyError, Passkeys, named, note};
+use crate::domain::Label;
+use crate::fresh::{self, SignedIn};
+use crate::login;
+use crate::self_service;
+use crate::store::Write;
 use crate::store::webauthn::{self, CredentialRow};
-use crate::store::{Write, devices};
 
 /// A passkey as its user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,16 +122,13 @@ impl Passkeys {
     ) -> Result<PasskeyChange, PasskeyError> {
         let (mut ended, mut locations) = (0, Vec::new());
         if end_others {
-            ended = end_other_sessions(&mut write, signed_in).await?;
-            let owned = devices::list(write.sql(), &signed_in.device.user_id, "").await?;
-            locations.extend(owned.into_iter().map(|device| device.location_id));
-            locations.sort();
-            locations.dedup();
+            let because = Some("passkeys were changed");
+            (ended, locations) = self_service::end_others(&mut write, signed_in, because).await?;
         }
         let committed = Instant::now();
         let revision = write.commit().await?;
         let pending = if ended > 0 {
-            seam::pending(self.core(), &locations, revision, committed).await?
+            login::pending(self.core(), &locations, revision, committed).await?
         } else {
             false
         };
@@ -151,32 +148,6 @@ async fn find(
     webauthn::find(write.sql(), &signed_in.device.user_id, id)
         .await?
         .ok_or(PasskeyError::UnknownPasskey)
-}
-
-async fn end_other_sessions(
-    write: &mut Write<'_>,
-    signed_in: &SignedIn,
-) -> Result<usize, PasskeyError> {
-    let (revision, now_ms) = (write.revision(), write.now_ms());
-    let actor = format!("user:{}", signed_in.device.user);
-    let mut ended = Vec::new();
-    for id in sessions::live_ids(write.sql(), &signed_in.device.user_id, "").await? {
-        if id == signed_in.session.id {
-            continue;
-        }
-        let ending = Ending {
-            state: SessionState::Revoked,
-            by: &actor,
-        };
-        let one = Selection::Session(id);
-        ended.extend(sessions::end(write.sql(), &one, ending, revision, now_ms).await?);
-    }
-    if !ended.is_empty() {
-        let mut detail = crate::ops::ended(&ended);
-        detail["because"] = json!("passkeys were changed");
-        note(write, &signed_in.device.user, "session.logout", detail).await?;
-    }
-    Ok(ended.len())
 }
 
 pub(super) fn view(row: CredentialRow) -> PasskeyView {

@@ -6,7 +6,6 @@
 
 mod ceremony;
 mod error;
-mod fresh;
 mod login;
 mod manage;
 mod register;
@@ -39,9 +38,6 @@ pub use webauthn_rs::prelude::{
 /// How long a browser may take from the challenge to the answer, as WebAuthn 3 recommends (15.1): a
 /// key has to be found and a PIN remembered.
 const TIMEOUT_MS: i64 = 5 * 60 * 1000;
-/// How old the login may be with which passkeys are changed (NIST SP 800-63B-4, 4.1.2: binding an
-/// authenticator needs authentication at the highest level that the account has).
-const FRESH_MS: i64 = 10 * 60 * 1000;
 /// Passkeys of one account.
 const MOST: usize = 20;
 /// Ceremonies of one device that wait for their answers.

@@ -11,8 +11,9 @@ use webauthn_rs::prelude::{
 
 use super::ceremony::{CeremonyId, Challenge, Kind};
 use super::manage::{PasskeyChange, view};
-use super::{MOST, PasskeyError, Passkeys, fresh, named, note};
+use super::{MOST, PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
+use crate::fresh;
 use crate::store::webauthn::{self, NewCredential};
 use crate::store::{StoreError, to_i64};
 

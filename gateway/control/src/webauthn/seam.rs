@@ -2,13 +2,11 @@
 //! the grant.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use sqlx::AnyConnection;
 
 use super::login::{Verified, Written};
 use super::{PasskeyError, Passkeys};
-use crate::core::Core;
 use crate::login::{self, LoginError, LoginId, Proven, SessionView};
 use crate::ops::sessions::{Grant, grant};
 use crate::secrets::TokenHash;
@@ -55,19 +53,6 @@ pub(super) async fn user_name(
 ) -> Result<String, PasskeyError> {
     let user = users::find(sql, user_id).await?;
     Ok(user.map_or_else(|| user_id.to_owned(), |user| user.name))
-}
-
-/// Whether some gateway has still to acknowledge a revision after a few seconds.
-pub(super) async fn pending(
-    core: &Core,
-    locations: &[String],
-    revision: u64,
-    committed: Instant,
-) -> Result<bool, PasskeyError> {
-    let gateways = core
-        .acknowledged(locations, revision, committed, login::GATEWAYS_WITHIN)
-        .await?;
-    Ok(gateways.iter().any(|gateway| !gateway.acknowledged))
 }
 
 impl Passkeys {

@@ -155,6 +155,7 @@ impl World {
             location: location.into(),
             public_key: key.to_vec(),
             preshared_key: true,
+            for_ms: 0,
         };
         Ok(self
             .control

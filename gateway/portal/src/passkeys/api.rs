@@ -3,29 +3,31 @@
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
-use axum::routing::{get, patch, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use portcullis_control::{
     Challenge, LoginId, PasskeyChange, PublicKeyCredential, RegisterPublicKeyCredential, level_name,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{On, PasskeyJson};
-use crate::api::ApiError;
+use crate::api::{ApiError, Refusal};
 use crate::guard::DeviceAddr;
 use crate::site::Site;
 use crate::view::SessionJson;
 
-pub(super) fn routes() -> Router<Site> {
-    Router::new()
-        .route("/passkeys", get(list))
-        .route("/passkeys/register/begin", post(begin_registration))
-        .route("/passkeys/register/finish", post(finish_registration))
-        .route("/passkeys/{id}", patch(rename).delete(remove))
-        .route("/login/passkey/begin", post(begin_login))
-        .route("/login/passkey/finish", post(finish_login))
-        .route("/login/{attempt}/passkey/begin", post(begin_step))
-        .route("/login/{attempt}/passkey/finish", post(finish_step))
+pub(super) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(begin_registration))
+        .routes(routes!(finish_registration))
+        .routes(routes!(rename, remove))
+        .routes(routes!(begin_login))
+        .routes(routes!(finish_login))
+        .routes(routes!(begin_step))
+        .routes(routes!(finish_step))
 }
 
 /// `publicKey`, for `navigator.credentials`, and what to give back with its answer.
@@ -35,6 +37,20 @@ struct Begun<T> {
     expires_in_s: u64,
     #[serde(flatten)]
     options: T,
+}
+
+/// The same as the description has it.
+#[derive(ToSchema)]
+#[schema(as = Ceremony)]
+#[expect(dead_code, reason = "describes what Begun is serialised to")]
+struct BegunJson {
+    /// To be given back with the answer.
+    ceremony: String,
+    expires_in_s: u64,
+    /// For `navigator.credentials`, binary values as base64url.
+    #[schema(value_type = Object)]
+    #[schema(rename = "publicKey")]
+    public_key: (),
 }
 
 impl<T> From<Challenge<T>> for Begun<T> {
@@ -47,13 +63,17 @@ impl<T> From<Challenge<T>> for Begun<T> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PasskeyList)]
 struct List {
     passkeys: Vec<PasskeyJson>,
     /// The level of the fresh login that a change needs first; null when it needs none.
     change_needs: Option<&'static str>,
 }
 
+/// The user's passkeys.
+#[utoipa::path(get, path = "/passkeys", tag = "passkeys",
+    responses((status = 200, body = List), (status = "4XX", body = Refusal)))]
 async fn list(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -65,6 +85,9 @@ async fn list(
     }))
 }
 
+/// Begin to add a passkey. Needs a fresh login.
+#[utoipa::path(post, path = "/passkeys/register/begin", tag = "passkeys",
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
 async fn begin_registration(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -72,18 +95,21 @@ async fn begin_registration(
     Ok(Json(Begun::from(passkeys.begin_registration(from).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Registration {
     ceremony: String,
     name: String,
+    /// What `navigator.credentials.create` made (WebAuthn Level 3, 5.1), binary values as base64url.
+    #[schema(value_type = Object)]
     credential: RegisterPublicKeyCredential,
     /// End the user's sessions on other devices.
     #[serde(default)]
     end_other_sessions: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PasskeyChanged)]
 struct Changed {
     passkey: PasskeyJson,
     /// Sessions on other devices that were ended with it.
@@ -102,6 +128,9 @@ impl From<PasskeyChange> for Changed {
     }
 }
 
+/// Add the passkey.
+#[utoipa::path(post, path = "/passkeys/register/finish", tag = "passkeys", request_body = Registration,
+    responses((status = 201, body = Changed), (status = "4XX", body = Refusal)))]
 async fn finish_registration(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -120,12 +149,16 @@ async fn finish_registration(
     Ok((StatusCode::CREATED, Json(added.into())))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PasskeyRename)]
 struct Rename {
     name: String,
 }
 
+/// Give a passkey another name.
+#[utoipa::path(patch, path = "/passkeys/{id}", tag = "passkeys", params(("id" = String, Path)), request_body = Rename,
+    responses((status = 200, body = PasskeyJson), (status = "4XX", body = Refusal)))]
 async fn rename(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -143,6 +176,9 @@ struct Removal {
     end_other_sessions: bool,
 }
 
+/// Remove a passkey. Needs a fresh login.
+#[utoipa::path(delete, path = "/passkeys/{id}", tag = "passkeys", params(("id" = String, Path), ("end_other_sessions" = Option<bool>, Query)),
+    responses((status = 200, body = Changed), (status = "4XX", body = Refusal)))]
 async fn remove(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -153,13 +189,18 @@ async fn remove(
     Ok(Json(removed.await?.into()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Assertion {
     ceremony: String,
+    /// What `navigator.credentials.get` answered (WebAuthn Level 3, 5.1), binary values as base64url.
+    #[schema(value_type = Object)]
     credential: PublicKeyCredential,
 }
 
+/// Begin a login with a passkey alone.
+#[utoipa::path(post, path = "/login/passkey/begin", tag = "login",
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
 async fn begin_login(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -167,6 +208,9 @@ async fn begin_login(
     Ok(Json(Begun::from(passkeys.begin_login(from, None).await?)))
 }
 
+/// Open the session.
+#[utoipa::path(post, path = "/login/passkey/finish", tag = "login", request_body = Assertion,
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
 async fn finish_login(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -178,6 +222,9 @@ async fn finish_login(
     Ok(Json(session.await?.into()))
 }
 
+/// Go on with a passkey.
+#[utoipa::path(post, path = "/login/{attempt}/passkey/begin", tag = "login", params(("attempt" = String, Path)),
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
 async fn begin_step(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -188,6 +235,9 @@ async fn begin_step(
     Ok(Json(Begun::from(begun)))
 }
 
+/// Open the session.
+#[utoipa::path(post, path = "/login/{attempt}/passkey/finish", tag = "login", params(("attempt" = String, Path)), request_body = Assertion,
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
 async fn finish_step(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,

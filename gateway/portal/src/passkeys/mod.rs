@@ -9,13 +9,15 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use portcullis_control::{PasskeyError, PasskeyView, Passkeys};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::Told;
 use crate::site::Site;
 use crate::view::rfc3339;
 
 /// Calls below `/api/v1`.
-pub(crate) fn calls() -> Router<Site> {
+pub(crate) fn calls() -> OpenApiRouter<Site> {
     api::routes()
 }
 
@@ -42,7 +44,7 @@ impl FromRequestParts<Site> for On {
 }
 
 /// A passkey in JSON.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct PasskeyJson {
     id: String,
     name: String,

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use super::On;
 use crate::api::Told;
 use crate::guard::DeviceAddr;
+use crate::nav::Nav;
 use crate::pages::{Notice, page};
 use crate::site::{Offer, Site};
-use crate::view::{day, rfc3339};
+use crate::view::Moment;
 
 const SCRIPT: &str = include_str!("../../assets/passkeys.js");
 
@@ -30,6 +31,7 @@ pub(super) fn routes() -> Router<Site> {
 #[derive(Template)]
 #[template(path = "passkeys.html")]
 struct PasskeysPage<'a> {
+    nav: Nav,
     cards: Vec<Card<'a>>,
     /// Why nothing can be added or removed now.
     needs: Option<&'static str>,
@@ -43,29 +45,15 @@ struct Card<'a> {
     used: Option<Moment>,
 }
 
-/// A time for programs and for people.
-struct Moment {
-    iso: String,
-    day: String,
-}
-
-impl From<i64> for Moment {
-    fn from(unix_ms: i64) -> Self {
-        Self {
-            iso: rfc3339(unix_ms),
-            day: day(unix_ms),
-        }
-    }
-}
-
 impl<'a> PasskeysPage<'a> {
-    fn new(list: &'a PasskeyList, error: &'a str, offer: Offer) -> Self {
+    fn new(list: &'a PasskeyList, error: &'a str, offer: Offer, nav: Nav) -> Self {
         let cards = list.passkeys.iter().map(|passkey| Card {
             passkey,
             added: passkey.created_ms.into(),
             used: passkey.last_used_ms.map(Into::into),
         });
         Self {
+            nav,
             cards: cards.collect(),
             needs: list.change_needs.map(|level| match level {
                 Level::PhishingResistant => {
@@ -87,10 +75,11 @@ async fn script() -> Response {
 async fn passkeys(
     On(passkeys): On,
     offer: Offer,
+    nav: Nav,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match passkeys.list(from).await {
-        Ok(list) => page(StatusCode::OK, &PasskeysPage::new(&list, "", offer)),
+        Ok(list) => page(StatusCode::OK, &PasskeysPage::new(&list, "", offer, nav)),
         Err(PasskeyError::NoSession) => Redirect::to("/").into_response(),
         Err(error) => Told::from(error).into_page(),
     }
@@ -104,6 +93,7 @@ struct RenameForm {
 async fn rename(
     passkeys: On,
     offer: Offer,
+    nav: Nav,
     device: Extension<DeviceAddr>,
     Path(id): Path<String>,
     form: Result<Form<RenameForm>, FormRejection>,
@@ -114,7 +104,7 @@ async fn rename(
     let Extension(DeviceAddr(from)) = device;
     match passkeys.0.rename(from, &id, &form.name).await {
         Ok(_) => Redirect::to("/passkeys").into_response(),
-        Err(error) => again(passkeys, offer, device, error).await,
+        Err(error) => again(passkeys, offer, nav, device, error).await,
     }
 }
 
@@ -127,6 +117,7 @@ struct RemoveForm {
 async fn remove(
     passkeys: On,
     offer: Offer,
+    nav: Nav,
     device: Extension<DeviceAddr>,
     Path(id): Path<String>,
     form: Result<Form<RemoveForm>, FormRejection>,
@@ -144,7 +135,7 @@ async fn remove(
             },
         ),
         Ok(_) => Redirect::to("/passkeys").into_response(),
-        Err(error) => again(passkeys, offer, device, error).await,
+        Err(error) => again(passkeys, offer, nav, device, error).await,
     }
 }
 
@@ -152,12 +143,16 @@ async fn remove(
 async fn again(
     On(passkeys): On,
     offer: Offer,
+    nav: Nav,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     error: PasskeyError,
 ) -> Response {
     let told = Told::from(error);
     match passkeys.list(from).await {
-        Ok(list) => page(told.status, &PasskeysPage::new(&list, &told.text, offer)),
+        Ok(list) => page(
+            told.status,
+            &PasskeysPage::new(&list, &told.text, offer, nav),
+        ),
         Err(_) => told.into_page(),
     }
 }

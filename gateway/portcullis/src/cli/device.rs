@@ -19,6 +19,7 @@ use crate::time;
 Examples:
   portcullis device add ada-laptop --user ada
   portcullis device add ada-phone --user ada --preshared-key
+  portcullis device add ada-hotel --user ada --for 8h
   portcullis device list --user ada")]
 pub(super) struct DeviceCommand {
     #[command(subcommand)]
@@ -34,6 +35,7 @@ the pair stays where it was made, and the configuration lacks the private key.
 
 Examples:
   portcullis device add ada-laptop --user ada --config-out ada-laptop.conf
+  portcullis device add ada-hotel --user ada --for 8h
   portcullis device add server7 --user ada --public-key \"$(cat server7.pub)\" --no-qr")]
     Add(add::Add),
     /// List devices
@@ -93,6 +95,7 @@ async fn list(user: Option<String>, location: Option<String>, context: Context) 
                 "ADDRESSES",
                 "ENDPOINT",
                 "HANDSHAKE",
+                "ENDS",
             ]);
             for device in &devices {
                 table.row([
@@ -102,6 +105,7 @@ async fn list(user: Option<String>, location: Option<String>, context: Context) 
                     device.addresses.join(","),
                     device.endpoint.clone(),
                     time::text(device.last_handshake_ms),
+                    time::text(device.ends_ms),
                 ]);
             }
             table.render("No devices: portcullis device add NAME --user USER")
@@ -123,6 +127,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
             Fields::default()
                 .field("Name", &device.name)
                 .field("Id", &device.id)
+                .field("Called", &device.label)
                 .field("User", &device.user)
                 .field("Location", &device.location)
                 .field("Public key", STANDARD.encode(&device.public_key))
@@ -140,6 +145,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
                 .field("Received", format!("{} bytes", device.rx_bytes))
                 .field("Sent", format!("{} bytes", device.tx_bytes))
                 .field("Created", time::text(device.created_ms))
+                .field("Ends", time::text(device.ends_ms))
                 .render()
         },
     )?;
@@ -156,6 +162,8 @@ fn json_of(device: &Device) -> Value {
         "addresses": device.addresses,
         "has_preshared_key": device.has_preshared_key,
         "created": time::json(device.created_ms),
+        "ends": time::json(device.ends_ms),
+        "label": (!device.label.is_empty()).then_some(&device.label),
         "endpoint": (!device.endpoint.is_empty()).then_some(&device.endpoint),
         "last_handshake": time::json(device.last_handshake_ms),
         "rx_bytes": device.rx_bytes,

@@ -262,6 +262,7 @@ async fn add_devices(admin: &mut AdminClient<Channel>) -> Result<Vec<BenchDevice
                 location: LOCATION.into(),
                 public_key: key.to_vec(),
                 preshared_key: false,
+                for_ms: 0,
             })
             .await?
             .into_inner()

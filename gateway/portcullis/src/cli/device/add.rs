@@ -18,6 +18,7 @@ use super::json_of;
 use crate::cli::{Context, choice};
 use crate::exit::Exit;
 use crate::qr;
+use crate::time::{self, Span};
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
@@ -34,6 +35,9 @@ pub(super) struct Add {
     /// Give the device a pre-shared key too
     #[arg(long)]
     preshared_key: bool,
+    /// Remove the device after this time, a minute to 24 hours: `8h`, `90m`
+    #[arg(long = "for", value_name = "DURATION")]
+    lifetime: Option<Span>,
     /// Print no QR code
     #[arg(long)]
     no_qr: bool,
@@ -68,6 +72,7 @@ impl Add {
             location,
             public_key: public_key.as_bytes().to_vec(),
             preshared_key: self.preshared_key,
+            for_ms: self.lifetime.map_or(0, Span::as_millis),
         };
         let answer = admin.add_device(request).await?.into_inner();
         let config = render(&answer, pair.as_ref())?;
@@ -98,6 +103,13 @@ impl Add {
             },
             || text,
         )?;
+        let ends_ms = answer.device.as_ref().map_or(0, |device| device.ends_ms);
+        if ends_ms != 0 {
+            context.output.note(&format!(
+                "\nThe device is removed at {}.",
+                time::text(ends_ms)
+            ));
+        }
         context.output.note(&format!(
             "\nThe tunnel opens after login: {url}\nFrom a terminal: portcullis login --url {url} --ca-fingerprint {}",
             answer.ca_fingerprint,

@@ -1,0 +1,97 @@
+//! Who is signed in on a device, and whether they may change what the account is protected by or
+//! reachable from (its passkeys, its devices): only soon after a login at the highest level that the
+//! account has.
+
+use std::net::IpAddr;
+
+use portcullis_proto::v1::Level;
+use sqlx::AnyConnection;
+
+use crate::login::{self, LoginError};
+use crate::store::StoreError;
+use crate::store::devices::{self, DeviceRow};
+use crate::store::sessions::{self, SessionRow};
+use crate::store::webauthn::{self, CredentialRow};
+
+/// How old the login may be with which an account is changed (NIST SP 800-63B-4, 4.1.2: binding an
+/// authenticator needs authentication at the highest level that the account has).
+const FRESH_MS: i64 = 10 * 60 * 1000;
+
+/// Why a change is not for who asks.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotFresh {
+    /// Nobody is signed in on the device.
+    #[error("this device has no session: sign in first")]
+    NoSession,
+    /// The session is too old, or below the account's highest level.
+    #[error("sign in again{}", needed_by(.needed))]
+    Stale { needed: Level },
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl From<StoreError> for NotFresh {
+    fn from(error: StoreError) -> Self {
+        Self::Login(error.into())
+    }
+}
+
+/// The end of "sign in again".
+pub(crate) fn needed_by(needed: &Level) -> &'static str {
+    match needed {
+        Level::PhishingResistant => " with a passkey",
+        _ => "",
+    }
+}
+
+/// A device whose user is signed in on it.
+pub(crate) struct SignedIn {
+    pub(crate) device: DeviceRow,
+    pub(crate) session: SessionRow,
+    pub(crate) passkeys: Vec<CredentialRow>,
+}
+
+/// The device with this address, if it has a live session.
+pub(crate) async fn signed_in(
+    sql: &mut AnyConnection,
+    from: IpAddr,
+    now_ms: i64,
+) -> Result<SignedIn, NotFresh> {
+    let address = login::canonical(from);
+    let device = devices::find_by_address(&mut *sql, &address).await?;
+    let device = device.ok_or(LoginError::UnknownDevice)?;
+    let session = sessions::find_live_by_address(&mut *sql, &address, now_ms).await?;
+    let session = session.filter(|_| !device.user_disabled);
+    let session = session.ok_or(NotFresh::NoSession)?;
+    let passkeys = webauthn::of_user(sql, &device.user_id).await?;
+    Ok(SignedIn {
+        device,
+        session,
+        passkeys,
+    })
+}
+
+impl SignedIn {
+    /// The login that a change begun at this time needs first, if this one is below the account's
+    /// highest level or not fresh. The first passkey may come after two other factors; the next one
+    /// needs a passkey. One that is blocked gives no level.
+    pub(crate) fn needs(&self, begun_ms: i64) -> Option<Level> {
+        let usable = self.passkeys.iter().any(|passkey| passkey.suspect_ms == 0);
+        let needed = if usable {
+            Level::PhishingResistant
+        } else {
+            Level::Mfa
+        };
+        let age_ms = begun_ms.saturating_sub(self.session.authenticated_at_ms);
+        let enough = i32::from(self.session.level) >= i32::from(needed) && age_ms <= FRESH_MS;
+        (!enough).then_some(needed)
+    }
+
+    /// The same as a refusal.
+    pub(crate) fn fresh(&self, begun_ms: i64) -> Result<(), NotFresh> {
+        match self.needs(begun_ms) {
+            Some(needed) => Err(NotFresh::Stale { needed }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Why something was not done to a device or a session.
+
+use portcullis_proto::v1::Level;
+
+use crate::domain::Invalid;
+use crate::error::OperationError;
+use crate::fresh::{NotFresh, needed_by};
+use crate::login::LoginError;
+use crate::store::StoreError;
+
+/// Why what a user asked for was not done. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfServiceError {
+    /// Devices and sessions are seen and changed by who is signed in.
+    #[error("this device has no session: sign in first")]
+    NoSession,
+    /// The session is too old, or below the account's highest level.
+    #[error("sign in again{}: a change of devices needs a fresh login", needed_by(.needed))]
+    Stale { needed: Level },
+    /// There is none, or it is someone else's.
+    #[error("there is no such device")]
+    UnknownDevice,
+    /// There is none, it is over, or it is someone else's.
+    #[error("there is no such session")]
+    UnknownSession,
+    #[error("you have {0} devices already: remove one first")]
+    TooMany(u32),
+    /// No key, not a usable one, or in use; whose it is then is nobody's business.
+    #[error("this public key cannot be used: make a new key pair")]
+    Key,
+    /// The gateway tells its key when it connects for the first time.
+    #[error("no gateway of this location has connected yet: try again later")]
+    NoGateway,
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl From<NotFresh> for SelfServiceError {
+    fn from(error: NotFresh) -> Self {
+        match error {
+            NotFresh::NoSession => Self::NoSession,
+            NotFresh::Stale { needed } => Self::Stale { needed },
+            NotFresh::Login(error) => Self::Login(error),
+        }
+    }
+}
+
+impl From<OperationError> for SelfServiceError {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Invalid(invalid) => Self::Invalid(invalid),
+            error => Self::Login(error.into()),
+        }
+    }
+}
+
+impl From<StoreError> for SelfServiceError {
+    fn from(error: StoreError) -> Self {
+        Self::Login(error.into())
+    }
+}
