@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::sso::SsoConfig;
+
 /// Where control keeps its state and where it listens.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,6 +26,8 @@ pub struct ControlConfig {
     /// Audit records are kept for this long.
     #[serde(with = "humantime_serde")]
     pub audit_retention: Duration,
+    /// Providers of single sign-on.
+    pub sso: Vec<SsoConfig>,
 }
 
 impl Default for ControlConfig {
@@ -35,6 +39,7 @@ impl Default for ControlConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)),
             names: Vec::new(),
             audit_retention: Duration::from_secs(400 * 24 * 60 * 60),
+            sso: Vec::new(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What every part of control shares.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -15,6 +17,7 @@ use crate::observe::traffic::TrafficTable;
 use crate::ops::explain::Questions;
 use crate::password::Passwords;
 use crate::secrets::{Field, Vault};
+use crate::sso::{Provider, SsoConfigError};
 use crate::store::{self, Store, StoreError};
 
 #[derive(Debug)]
@@ -31,10 +34,12 @@ pub(crate) struct Core {
     pub(crate) traffic: TrafficTable,
     pub(crate) questions: Questions,
     pub(crate) figures: Figures,
+    pub(crate) providers: Vec<Arc<Provider>>,
 }
 
 impl Core {
     pub(crate) async fn open(config: ControlConfig, clock: Clock) -> Result<Self, ControlError> {
+        let providers = providers(&config)?;
         let vault = Vault::open(&config.state_dir)?;
         let store = Store::open(&config.database).await?;
         let ca = load_or_create_ca(&store, &vault, &clock).await?;
@@ -52,12 +57,32 @@ impl Core {
             traffic: TrafficTable::default(),
             questions: Questions::default(),
             figures: Figures::default(),
+            providers,
         })
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
+}
+
+/// The configured providers; no two of one name, nor of one issuer: an identity belongs to one of them.
+fn providers(config: &ControlConfig) -> Result<Vec<Arc<Provider>>, ControlError> {
+    let mut providers: Vec<Arc<Provider>> = Vec::new();
+    for one in &config.sso {
+        let provider = Provider::new(one)?;
+        let again =
+            |other: &Arc<Provider>| other.name == provider.name || other.issuer == provider.issuer;
+        if providers.iter().any(again) {
+            return Err(SsoConfigError::Value {
+                provider: provider.name,
+                reason: "there is another one of this name or issuer".into(),
+            }
+            .into());
+        }
+        providers.push(provider.into());
+    }
+    Ok(providers)
 }
 
 const CA_KEY: Field<'static> = Field {

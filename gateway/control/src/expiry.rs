@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::domain::SessionState;
 use crate::store::sessions::{self, Ending, Selection};
 use crate::store::{
-    Entry, StoreError, attempts, audit, devices, gateways, limits, to_u64, webauthn,
+    Entry, StoreError, attempts, audit, devices, gateways, limits, sso, to_u64, webauthn,
 };
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
@@ -114,6 +114,7 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     devices::prune_tombstones(write.sql(), now_ms - TOMBSTONES_MS).await?;
     attempts::delete_expired(write.sql(), now_ms).await?;
     webauthn::delete_expired(write.sql(), now_ms).await?;
+    sso::delete_expired(write.sql(), now_ms).await?;
     for (user, device, refused) in limits::take_unnoted(write.sql(), now_ms).await? {
         write
             .audit(Entry {

@@ -21,6 +21,7 @@ mod ops;
 mod password;
 pub mod policy;
 mod secrets;
+mod sso;
 mod store;
 pub mod text;
 mod totp;
@@ -44,6 +45,9 @@ pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
+pub use sso::{
+    Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,
+};
 pub use store::StoreError;
 pub use totp::TotpError;
 pub use webauthn::{

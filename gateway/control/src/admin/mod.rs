@@ -14,8 +14,8 @@ use portcullis_proto::v1::{
     PolicySource, PolicyVersion, PolicyVersions, RecoveryCodes, RemoveGatewayRequest,
     ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
     Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
-    SetUserGroupsResponse, ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest,
-    TopResponse, TraceRequest, User, Users,
+    SetUserGroupsResponse, SetUserSsoRequest, ShadowPolicyRequest, StatusRequest, StatusResponse,
+    TopRequest, TopResponse, TraceRequest, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -267,6 +267,14 @@ impl Admin for AdminService {
     ) -> Result<Response<SetUserGroupsResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.set_user_groups(request).await?))
+    }
+
+    async fn set_user_sso(
+        &self,
+        request: Request<SetUserSsoRequest>,
+    ) -> Result<Response<RevocationStatus>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.set_user_sso(request).await?))
     }
 
     async fn check_policy(

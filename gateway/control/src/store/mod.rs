@@ -18,6 +18,7 @@ mod open;
 pub(crate) mod policies;
 pub(crate) mod recovery;
 pub(crate) mod sessions;
+pub(crate) mod sso;
 mod transaction;
 pub(crate) mod users;
 pub(crate) mod webauthn;
