@@ -1,11 +1,13 @@
 //! OpenID Connect Back-Channel Logout 1.0: a provider tells that its user has logged out there.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use openidconnect::core::CoreProviderMetadata;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::provider::{Provider, causes};
+use super::provider::Provider;
 use super::token::{LONGEST_SUBJECT, TokenError};
 use super::{LEEWAY_MS, Sso, SsoError, jws};
 use crate::domain::SessionState;
@@ -145,21 +147,10 @@ impl Sso {
     }
 
     async fn read(&self, provider: &Provider, token: &str) -> Result<LogoutToken, SsoError> {
-        let keys = async |newer| {
-            provider.metadata(newer).await.map_err(|error| {
-                let reason = causes(&error);
-                tracing::warn!(
-                    provider = provider.name,
-                    reason,
-                    "a logout cannot be checked"
-                );
-                SsoError::Unavailable
-            })
-        };
         // Section 2.4: `logout+jwt` where it says what it is; older providers say `JWT`.
-        let read = |keys| jws::read(keys, &["logout+jwt", "JWT"], token);
-        let answer = match read(keys(false).await?.jwks()) {
-            Err(TokenError::NoKey) => read(keys(true).await?.jwks()),
+        let types = ["logout+jwt", "JWT"];
+        let answer = match jws::read(keys(provider, false).await?.jwks(), &types, token) {
+            Err(TokenError::NoKey) => jws::read(keys(provider, true).await?.jwks(), &types, token),
             answer => answer,
         };
         answer.map_err(|error| {
@@ -167,6 +158,13 @@ impl Sso {
             SsoError::Refused
         })
     }
+}
+
+async fn keys(provider: &Provider, newer: bool) -> Result<Arc<CoreProviderMetadata>, SsoError> {
+    provider.metadata(newer).await.map_err(|error| {
+        tracing::warn!(provider = provider.name, %error, "a logout cannot be checked");
+        SsoError::Unavailable
+    })
 }
 
 /// What has ended.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use openidconnect::core::{CoreClient, CoreProviderMetadata};
 use openidconnect::{
-    AuthorizationCode, HttpRequest, PkceCodeVerifier, RedirectUrl, RequestTokenError,
-    TokenResponse as _,
+    AuthorizationCode, PkceCodeVerifier, RedirectUrl, RequestTokenError, TokenResponse as _,
 };
 use serde_json::json;
 
@@ -316,12 +315,11 @@ async fn exchange(
     .set_redirect_uri(redirect.map_err(|_| unusable("the redirect URI is none"))?);
     // For the provider, which made it.
     let code = AuthorizationCode::new(code.expose().to_owned());
-    let http = |request: HttpRequest| provider.http.send(request);
     let answer = client
         .exchange_code(code)
         .map_err(|_| unusable("the provider has no token endpoint"))?
         .set_pkce_verifier(PkceCodeVerifier::new(secrets.verifier.clone()))
-        .request_async(&http)
+        .request_async(&provider.http)
         .await;
     match answer {
         Ok(answer) => match answer.id_token() {

@@ -1,9 +1,10 @@
 //! HTTP to providers: TLS, no redirects, and bounds on time and size.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use openidconnect::url::{Host, Url};
-use openidconnect::{HttpRequest, HttpResponse, http};
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, http};
 
 /// For a whole exchange.
 const WITHIN: Duration = Duration::from_secs(8);
@@ -54,7 +55,7 @@ impl Client {
         url.scheme() == "https" || (self.loopback && is_loopback(url))
     }
 
-    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = reqwest::Request::try_from(request)?;
         if !self.permits(request.url()) {
             return Err(HttpError::Plain(
@@ -74,6 +75,15 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         Ok(answer.body(body)?)
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Client {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openidconnect::core::CoreProviderMetadata;
-use openidconnect::{ClientId, ClientSecret, HttpRequest, IssuerUrl};
+use openidconnect::{ClientId, ClientSecret, IssuerUrl};
 use portcullis_proto::v1::Level;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use crate::domain::Name;
 
 /// How long metadata and keys are taken for current.
 const FRESH: Duration = Duration::from_secs(60 * 60);
-/// How often they are fetched at most, however many tokens name keys that are not among them.
+/// How often they are fetched again at most, however many tokens name keys that are not among them.
 const REFETCH: Duration = Duration::from_secs(60);
 /// How long a provider that could not be reached is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -47,6 +47,8 @@ pub(crate) struct Provider {
 struct Known {
     metadata: Option<(Arc<CoreProviderMetadata>, Instant)>,
     failed: Option<Instant>,
+    /// When it was last fetched because of a key that was not known.
+    renewed: Option<Instant>,
 }
 
 /// The provider's metadata cannot be had.
@@ -124,10 +126,13 @@ impl Provider {
         // Held while fetching: however many ask, one fetches.
         let mut known = self.known.lock().await;
         if let Some((metadata, at)) = &known.metadata {
-            let good_for = if newer { REFETCH } else { FRESH };
-            if at.elapsed() < good_for {
+            let renew = newer && known.renewed.is_none_or(|at| at.elapsed() >= REFETCH);
+            if at.elapsed() < FRESH && !renew {
                 return Ok(metadata.clone());
             }
+        }
+        if newer {
+            known.renewed = Some(Instant::now());
         }
         if known.failed.is_some_and(|at| at.elapsed() < PAUSE) {
             return Err(self.unreachable("it could not a moment ago".into()));
@@ -147,8 +152,7 @@ impl Provider {
     }
 
     async fn fetch(&self) -> Result<CoreProviderMetadata, Unreachable> {
-        let http = |request: HttpRequest| self.http.send(request);
-        let metadata = CoreProviderMetadata::discover_async(self.issuer.clone(), &http)
+        let metadata = CoreProviderMetadata::discover_async(self.issuer.clone(), &self.http)
             .await
             .map_err(|error| self.unreachable(causes(&error)))?;
         // OpenID Connect Discovery 1.0, 4.3: exactly the issuer that was asked.
