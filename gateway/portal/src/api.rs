@@ -31,7 +31,7 @@ struct Login {
 }
 
 #[derive(Serialize)]
-struct NextStep {
+pub(crate) struct NextStep {
     attempt: String,
     /// One of `factors`: `totp` wherever that would do.
     next: &'static str,
@@ -43,7 +43,7 @@ struct NextStep {
 /// What a step of a login is answered.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Step {
+pub(crate) enum Step {
     Next(NextStep),
     Session(SessionJson),
 }

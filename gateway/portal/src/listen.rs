@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Logins, Passkeys};
+use portcullis_control::{Logins, Passkeys, Sso};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -59,7 +59,8 @@ fn explain(error: &io::Error) -> String {
 pub struct Portal {
     listeners: Vec<TcpListener>,
     tls: TlsAcceptor,
-    known: Known,
+    /// None: whoever asks is answered.
+    known: Option<Known>,
     app: Router,
 }
 
@@ -71,16 +72,28 @@ impl Portal {
         tls: Arc<ServerConfig>,
         logins: Logins,
         passkeys: Option<Passkeys>,
+        sso: Option<Sso>,
     ) -> Result<Self, BindError> {
-        let listeners = listen
-            .iter()
-            .map(|&address| open(address).map_err(|source| BindError { address, source }))
-            .collect::<Result<_, _>>()?;
+        let listeners = open_all(listen)?;
         Ok(Self {
             listeners,
             tls: TlsAcceptor::from(tls),
-            known: Known::new(logins.clone()),
-            app: crate::app(logins, passkeys),
+            known: Some(Known::new(logins.clone())),
+            app: crate::app(logins, passkeys, sso),
+        })
+    }
+
+    /// Takes addresses for what providers of single sign-on tell, which reach nothing but that.
+    pub fn bind_backchannel(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        sso: Sso,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            listeners: open_all(listen)?,
+            tls: TlsAcceptor::from(tls),
+            known: None,
+            app: crate::backchannel_app(sso),
         })
     }
 
@@ -116,7 +129,7 @@ impl Portal {
 #[derive(Clone)]
 struct Server {
     tls: TlsAcceptor,
-    known: Known,
+    known: Option<Known>,
     app: Router,
     limits: Limits,
     stopped: watch::Receiver<bool>,
@@ -139,7 +152,9 @@ impl Server {
                     connections.spawn(async move {
                         // A stranger takes no place from a device, and costs no handshake. Closing
                         // the connection is all the answer there is, as it is over the limit.
-                        if !server.known.is_device(device).await {
+                        if let Some(known) = &server.known
+                            && !known.is_device(device).await
+                        {
                             tracing::debug!(%device, "no device has this address");
                             return;
                         }
@@ -181,6 +196,11 @@ impl Server {
             tracing::debug!(%error, "a connection to the portal ended early");
         }
     }
+}
+
+fn open_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+    let open = |&address| open(address).map_err(|source| BindError { address, source });
+    listen.iter().map(open).collect()
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::site::{Offer, Site};
+use crate::sso::Providers;
 use crate::view::{rfc3339, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
@@ -35,10 +36,11 @@ pub(crate) fn routes() -> Router<Site> {
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct SignIn<'a> {
-    error: &'a str,
-    username: &'a str,
-    offer: Offer,
+pub(crate) struct SignIn<'a> {
+    pub(crate) error: &'a str,
+    pub(crate) username: &'a str,
+    pub(crate) offer: Offer,
+    pub(crate) providers: Providers,
 }
 
 #[derive(Template)]
@@ -90,6 +92,7 @@ async fn style() -> Response {
 async fn home(
     State(logins): State<Logins>,
     offer: Offer,
+    providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match logins.current(from).await {
@@ -105,19 +108,20 @@ async fn home(
                 passkeys: offer != Offer::Off,
             },
         ),
-        Ok(None) => sign_in(offer).await,
+        Ok(None) => sign_in(offer, providers).await,
         Err(error) => notice(error),
     }
 }
 
 /// Also for a device that has a session: a login replaces it by a fresher or stronger one.
-async fn sign_in(offer: Offer) -> Response {
+async fn sign_in(offer: Offer, providers: Providers) -> Response {
     page(
         StatusCode::OK,
         &SignIn {
             error: "",
             username: "",
             offer,
+            providers,
         },
     )
 }
@@ -131,6 +135,7 @@ struct LoginForm {
 async fn login(
     State(logins): State<Logins>,
     offer: Offer,
+    providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
@@ -150,6 +155,7 @@ async fn login(
                     error: &told.text,
                     username: &form.username,
                     offer,
+                    providers,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -199,12 +205,13 @@ fn incomplete(offer: Offer) -> Response {
         error: "the form is incomplete",
         username: "",
         offer,
+        providers: Providers::default(),
     };
     page(StatusCode::BAD_REQUEST, &sign_in)
 }
 
 /// The page for the next step of a login, or for its session.
-fn next(step: LoginStep, offer: Offer) -> Response {
+pub(crate) fn next(step: LoginStep, offer: Offer) -> Response {
     match step {
         // The session page says what is so, pending gateways included.
         LoginStep::Done(_) => Redirect::to("/").into_response(),

@@ -34,7 +34,7 @@ fn bind(control: &Control, address: &str) -> Result<Portal, portcullis_portal::B
     let tls = control
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
-    Portal::bind(&[address], tls, control.logins(), None)
+    Portal::bind(&[address], tls, control.logins(), None, None)
 }
 
 fn connector(control: &Control) -> TlsConnector {
@@ -135,7 +135,7 @@ async fn the_certificate_carries_the_name_beside_the_address() {
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let name = PortalName::parse("login.example.com").unwrap();
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name));
-    let portal = Portal::bind(&[address], tls.unwrap(), control.logins(), None).unwrap();
+    let portal = Portal::bind(&[address], tls.unwrap(), control.logins(), None, None).unwrap();
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     for (name, ours) in [
