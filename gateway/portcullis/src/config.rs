@@ -29,6 +29,8 @@ pub(crate) struct PortalConfig {
     pub(crate) listen: Vec<SocketAddr>,
     /// The DNS name that devices reach it by. Without it there are no passkeys.
     pub(crate) name: Option<PortalName>,
+    /// Where providers of single sign-on tell of logouts. Empty: they cannot.
+    pub(crate) backchannel: Vec<SocketAddr>,
 }
 
 /// What `up` calls its own gateway, and where it belongs.
@@ -147,15 +149,27 @@ mod tests {
             let body = &body[..body.find("\n[").unwrap_or(body.len())];
             for key in keys_expected_by(&format!("[{section}]\nno_such_key = 1")) {
                 let header = format!("[{section}.{key}]");
+                let list = format!("[{header}]");
                 let listed = body.lines().any(|line| {
                     let line = line.trim_start_matches('#');
                     line == header
+                        || line == list
                         || line
                             .strip_prefix(&key)
                             .is_some_and(|rest| rest.trim_start().starts_with('='))
                 });
                 assert!(listed, "[{section}] {key} is missing from the example");
             }
+        }
+    }
+
+    #[test]
+    fn the_example_lists_each_key_of_a_provider() {
+        let start = EXAMPLE.find("#[[control.sso]]").expect("the section");
+        let section = &EXAMPLE[start..];
+        let section = &section[..section.find("\n[").expect("another section")];
+        for key in keys_expected_by("[[control.sso]]\nno_such_key = 1") {
+            assert!(section.contains(&format!("\n#{key} = ")), "{key}");
         }
     }
 

@@ -74,6 +74,11 @@ impl Drop for VisitSecrets {
 }
 
 impl Control {
+    /// Whether any provider of single sign-on is configured.
+    pub fn has_providers(&self) -> bool {
+        !self.0.providers.is_empty()
+    }
+
     /// Single sign-on for the portal of this name, reached at these ports. `None` without a provider.
     pub fn sso(&self, name: PortalName, ports: &[u16]) -> Result<Option<Sso>, Invalid> {
         if self.0.providers.is_empty() {

@@ -1,5 +1,7 @@
 //! `portcullis user`.
 
+mod set;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::{
@@ -19,6 +21,7 @@ Examples:
   portcullis user add ada --group sre
   echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
   portcullis user groups ada --add oncall
+  portcullis user set ada --sso google:113862474920572940
   portcullis user disable ada
   portcullis user reset ada --totp
   portcullis user recovery-codes ada")]
@@ -54,6 +57,17 @@ Examples:
   portcullis user groups ada --set sre,staff
   portcullis user groups ada --add oncall --remove staff")]
     Groups(Groups),
+    /// Link a user to an account at a provider of single sign-on, or take the link back
+    #[command(after_help = "\
+The account is named by its subject, as the provider's tokens have it, and never by an e-mail address. One
+account for each user and provider: another one takes its place. Sessions that the account's logins have
+opened end with the link. Exits with 3 while a gateway has not confirmed that.
+
+Examples:
+  portcullis user set ada --sso google:113862474920572940
+  portcullis user set ada --no-sso google
+  portcullis user show ada")]
+    Set(set::Set),
     /// Make ten recovery codes for a user; all earlier ones are void
     #[command(after_help = "\
 Each is good once in place of the authenticator's code, where the location allows recovery-code. They are
@@ -134,6 +148,7 @@ impl UserCommand {
             Action::Unlock { name } => unlock(name, context).await,
             Action::RecoveryCodes { name } => recovery_codes(name, context).await,
             Action::Groups(args) => groups(args, context).await,
+            Action::Set(args) => args.run(context).await,
             Action::Reset(args) => reset(args, context).await,
         }
     }
@@ -224,6 +239,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
                 .field("Password", yes_or_no(user.has_password))
                 .field("TOTP", yes_or_no(user.has_totp))
                 .field("Recovery codes", user.recovery_codes)
+                .field("Single sign-on", user.sso.join(", "))
                 .field("Devices", user.devices)
                 .field("Live sessions", user.live_sessions)
                 .field("Created", time::text(user.created_ms))
@@ -373,6 +389,7 @@ fn json_of(user: &User) -> Value {
         "has_password": user.has_password,
         "has_totp": user.has_totp,
         "recovery_codes": user.recovery_codes,
+        "sso": user.sso,
     })
 }
 
