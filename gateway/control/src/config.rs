@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::sso::SsoConfig;
+
 /// Where control keeps its state and where it listens.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +29,8 @@ pub struct ControlConfig {
     /// Devices that a user may have before the portal lets them add no more. Administrators add as
     /// many as they like.
     pub devices_per_user: u32,
+    /// Providers of single sign-on.
+    pub sso: Vec<SsoConfig>,
 }
 
 impl Default for ControlConfig {
@@ -39,6 +43,7 @@ impl Default for ControlConfig {
             names: Vec::new(),
             audit_retention: Duration::from_secs(400 * 24 * 60 * 60),
             devices_per_user: 5,
+            sso: Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What every part of control shares.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,7 @@ use crate::observe::traffic::TrafficTable;
 use crate::ops::explain::Questions;
 use crate::password::Passwords;
 use crate::secrets::{Field, Vault};
+use crate::sso::{Provider, SsoConfigError};
 use crate::store::{self, Store, StoreError};
 
 #[derive(Debug)]
@@ -35,10 +36,12 @@ pub(crate) struct Core {
     pub(crate) figures: Figures,
     /// The page to enrol at, once it is served.
     pub(crate) enrolment_page: OnceLock<String>,
+    pub(crate) providers: Vec<Arc<Provider>>,
 }
 
 impl Core {
     pub(crate) async fn open(config: ControlConfig, clock: Clock) -> Result<Self, ControlError> {
+        let providers = providers(&config)?;
         let vault = Vault::open(&config.state_dir)?;
         let store = Store::open(&config.database).await?;
         let ca = load_or_create_ca(&store, &vault, &clock).await?;
@@ -57,12 +60,32 @@ impl Core {
             questions: Questions::default(),
             figures: Figures::default(),
             enrolment_page: OnceLock::new(),
+            providers,
         })
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
+}
+
+/// The configured providers; no two of one name, nor of one issuer: an identity belongs to one of them.
+fn providers(config: &ControlConfig) -> Result<Vec<Arc<Provider>>, ControlError> {
+    let mut providers: Vec<Arc<Provider>> = Vec::new();
+    for one in &config.sso {
+        let provider = Provider::new(one)?;
+        let again =
+            |other: &Arc<Provider>| other.name == provider.name || other.issuer == provider.issuer;
+        if providers.iter().any(again) {
+            return Err(SsoConfigError::Value {
+                provider: provider.name,
+                reason: "there is another one of this name or issuer".into(),
+            }
+            .into());
+        }
+        providers.push(provider.into());
+    }
+    Ok(providers)
 }
 
 const CA_KEY: Field<'static> = Field {

@@ -8,6 +8,7 @@ use crate::ca::CaError;
 use crate::domain::Invalid;
 use crate::password::PasswordError;
 use crate::secrets::{MasterKeyError, RandomError, VaultError};
+use crate::sso::SsoConfigError;
 use crate::store::StoreError;
 use crate::totp::TotpError;
 
@@ -42,6 +43,8 @@ pub enum ControlError {
         what: &'static str,
         source: tonic::transport::Error,
     },
+    #[error(transparent)]
+    Sso(#[from] SsoConfigError),
     #[error(transparent)]
     Operation(#[from] OperationError),
 }

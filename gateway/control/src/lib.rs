@@ -24,6 +24,7 @@ mod password;
 pub mod policy;
 mod secrets;
 mod self_service;
+mod sso;
 mod store;
 pub mod text;
 mod totp;
@@ -53,6 +54,9 @@ pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
 pub use self_service::{
     Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice,
     OwnSession, SelfService, SelfServiceError, Tunnel,
+};
+pub use sso::{
+    Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,
 };
 pub use store::StoreError;
 pub use totp::TotpError;

@@ -33,7 +33,7 @@ struct Login {
 }
 
 #[derive(Serialize, ToSchema)]
-struct NextStep {
+pub(crate) struct NextStep {
     attempt: String,
     /// One of `factors`: `totp` wherever that would do.
     next: &'static str,
@@ -45,7 +45,7 @@ struct NextStep {
 /// What a step of a login is answered.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Step {
+pub(crate) enum Step {
     Next(NextStep),
     Session(SessionJson),
 }

@@ -18,42 +18,53 @@ mod pages;
 mod passkeys;
 mod public;
 mod site;
+mod sso;
 mod view;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use portcullis_control::{Enrolments, Logins, Passkeys};
+use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
 use site::Site;
 
 pub use guard::DeviceAddr;
 pub use listen::{BindError, Portal};
 pub use public::PublicAddr;
+pub use sso::backchannel_app;
 
 /// No request to the portal is larger than a new passkey.
 const BODY_LIMIT: usize = 16 * 1024;
 
-/// Every route; those for passkeys say that they are off where there are none. The caller adds the
-/// [`DeviceAddr`] of the connection as an extension.
-pub fn app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
+/// Every route; those for passkeys and for single sign-on say that they are off where there are none. The
+/// caller adds the [`DeviceAddr`] of the connection as an extension.
+pub fn app(logins: Logins, passkeys: Option<Passkeys>, sso: Option<Sso>) -> Router {
     Router::new()
         .merge(pages::routes())
         .merge(passkeys::pages())
         .merge(captive::routes())
         .merge(own::pages())
+        .merge(sso::pages())
         .merge(openapi::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn(guard::security_headers))
-        .with_state(Site { logins, passkeys })
+        .with_state(Site {
+            logins,
+            passkeys,
+            sso,
+        })
 }
 
 /// What is said in the clear: where to go instead.
 fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
     captive::plain()
         .layer(middleware::from_fn(guard::time_limit))
-        .with_state(Site { logins, passkeys })
+        .with_state(Site {
+            logins,
+            passkeys,
+            sso: None,
+        })
 }
 
 /// What is served outside of the tunnel: enrolment, and nothing that takes an address for a device's.

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Enrolments, Logins, Passkeys};
+use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -85,9 +85,10 @@ impl Portal {
         tls: Arc<ServerConfig>,
         logins: Logins,
         passkeys: Option<Passkeys>,
+        sso: Option<Sso>,
     ) -> Result<Self, BindError> {
         let listeners = open_all(listen, false)?;
-        Ok(Self::inside(listeners, tls, logins, passkeys))
+        Ok(Self::inside(listeners, tls, logins, passkeys, sso))
     }
 
     /// The same beside a public portal that listens on all addresses, at a port of these.
@@ -96,9 +97,10 @@ impl Portal {
         tls: Arc<ServerConfig>,
         logins: Logins,
         passkeys: Option<Passkeys>,
+        sso: Option<Sso>,
     ) -> Result<Self, BindError> {
         let listeners = open_all(listen, true)?;
-        Ok(Self::inside(listeners, tls, logins, passkeys))
+        Ok(Self::inside(listeners, tls, logins, passkeys, sso))
     }
 
     fn inside(
@@ -106,13 +108,14 @@ impl Portal {
         tls: Arc<ServerConfig>,
         logins: Logins,
         passkeys: Option<Passkeys>,
+        sso: Option<Sso>,
     ) -> Self {
         Self {
             listeners,
             tls: TlsAcceptor::from(tls),
             door: Door::Devices(Known::new(logins.clone())),
             plain: Some(crate::plain_app(logins.clone(), passkeys.clone())),
-            app: crate::app(logins, passkeys),
+            app: crate::app(logins, passkeys, sso),
         }
     }
 
@@ -128,6 +131,21 @@ impl Portal {
             tls: TlsAcceptor::from(tls),
             door: Door::Anyone(Arrivals::default()),
             app: crate::public_app(enrolments),
+            plain: None,
+        })
+    }
+
+    /// Takes addresses for what providers of single sign-on tell, which reach nothing but that.
+    pub fn bind_backchannel(
+        listen: &[SocketAddr],
+        tls: Arc<ServerConfig>,
+        sso: Sso,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            listeners: open_all(listen, false)?,
+            tls: TlsAcceptor::from(tls),
+            door: Door::Anyone(Arrivals::of_providers()),
+            app: crate::backchannel_app(sso),
             plain: None,
         })
     }

@@ -6,7 +6,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::site::Site;
-use crate::{api, own, passkeys};
+use crate::{api, own, passkeys, sso};
 
 /// What the description says beside the calls.
 #[derive(OpenApi)]
@@ -19,7 +19,10 @@ struct Description;
 
 /// Every call below `/api/v1`, and `openapi.json`, which describes them.
 pub(crate) fn routes() -> Router<Site> {
-    let calls = api::routes().merge(passkeys::calls()).merge(own::calls());
+    let calls = api::routes()
+        .merge(passkeys::calls())
+        .merge(own::calls())
+        .merge(sso::calls());
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .nest("/api/v1", calls)
         .split_for_parts();
@@ -41,7 +44,10 @@ mod tests {
     type Calls = BTreeMap<String, BTreeSet<String>>;
 
     fn described() -> Calls {
-        let calls = api::routes().merge(passkeys::calls()).merge(own::calls());
+        let calls = api::routes()
+            .merge(passkeys::calls())
+            .merge(own::calls())
+            .merge(sso::calls());
         let (_, description) = OpenApiRouter::with_openapi(Description::openapi())
             .nest("/api/v1", calls)
             .split_for_parts();

@@ -19,6 +19,7 @@ use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::site::{Offer, Site};
+use crate::sso::Providers;
 use crate::view::{Moment, rfc3339, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
@@ -36,10 +37,11 @@ pub(crate) fn routes() -> Router<Site> {
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct SignIn<'a> {
-    error: &'a str,
-    username: &'a str,
-    offer: Offer,
+pub(crate) struct SignIn<'a> {
+    pub(crate) error: &'a str,
+    pub(crate) username: &'a str,
+    pub(crate) offer: Offer,
+    pub(crate) providers: Providers,
 }
 
 #[derive(Template)]
@@ -96,6 +98,7 @@ async fn home(
     State(logins): State<Logins>,
     offer: Offer,
     nav: Nav,
+    providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     let session = match logins.current(from).await {
@@ -103,7 +106,7 @@ async fn home(
         Err(error) => return notice(error),
     };
     let Some(session) = session else {
-        return sign_in(offer).await;
+        return sign_in(offer, providers).await;
     };
     match logins.reset_notice(&session).await {
         Ok(reset) => page(
@@ -125,13 +128,14 @@ async fn home(
 }
 
 /// Also for a device that has a session: a login replaces it by a fresher or stronger one.
-async fn sign_in(offer: Offer) -> Response {
+async fn sign_in(offer: Offer, providers: Providers) -> Response {
     page(
         StatusCode::OK,
         &SignIn {
             error: "",
             username: "",
             offer,
+            providers,
         },
     )
 }
@@ -145,6 +149,7 @@ struct LoginForm {
 async fn login(
     State(logins): State<Logins>,
     offer: Offer,
+    providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
@@ -164,6 +169,7 @@ async fn login(
                     error: &told.text,
                     username: &form.username,
                     offer,
+                    providers,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -213,12 +219,13 @@ fn incomplete(offer: Offer) -> Response {
         error: "the form is incomplete",
         username: "",
         offer,
+        providers: Providers::default(),
     };
     page(StatusCode::BAD_REQUEST, &sign_in)
 }
 
 /// The page for the next step of a login, or for its session.
-fn next(step: LoginStep, offer: Offer) -> Response {
+pub(crate) fn next(step: LoginStep, offer: Offer) -> Response {
     match step {
         // The session page says what is so, pending gateways included.
         LoginStep::Done(_) => Redirect::to("/").into_response(),

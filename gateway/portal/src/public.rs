@@ -33,6 +33,12 @@ const REQUESTS: Rate = Rate {
     every: Duration::from_secs(2),
 };
 
+/// Of either, where providers of single sign-on tell of logouts: one address speaks for all of its users.
+const TELLINGS: Rate = Rate {
+    burst: 200,
+    every: Duration::from_millis(50),
+};
+
 /// So many at once, then one in each such time.
 #[derive(Clone, Copy)]
 struct Rate {
@@ -97,6 +103,11 @@ impl Default for Arrivals {
 }
 
 impl Arrivals {
+    /// Of providers of single sign-on.
+    pub(crate) fn of_providers() -> Self {
+        Self(Arc::new(Shares::new(TELLINGS)))
+    }
+
     pub(crate) fn admit(&self, network: IpAddr) -> bool {
         self.0.take(network, Instant::now()).is_ok()
     }
@@ -109,6 +120,13 @@ pub(crate) struct Requests(Arc<Shares>);
 impl Default for Requests {
     fn default() -> Self {
         Self(Arc::new(Shares::new(REQUESTS)))
+    }
+}
+
+impl Requests {
+    /// Of providers of single sign-on.
+    pub(crate) fn of_providers() -> Self {
+        Self(Arc::new(Shares::new(TELLINGS)))
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header;
 use axum::http::request::Parts;
-use portcullis_control::{Logins, Passkeys};
+use portcullis_control::{Logins, Passkeys, Sso};
 use std::convert::Infallible;
 
 /// The services behind the portal.
@@ -12,6 +12,8 @@ pub(crate) struct Site {
     pub(crate) logins: Logins,
     /// None where the portal has no name.
     pub(crate) passkeys: Option<Passkeys>,
+    /// None where the portal has no name, or no provider is configured.
+    pub(crate) sso: Option<Sso>,
 }
 
 impl FromRef<Site> for Logins {

@@ -316,7 +316,7 @@ async fn nothing_but_enrolment_is_served_outside() {
     let answer = fixture.call("/api/v1/login", login).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     // And inside there is no enrolment.
-    let inside = app(fixture.control.logins(), None);
+    let inside = app(fixture.control.logins(), None, None);
     let inside = inside.layer(Extension(DeviceAddr([10, 77, 0, 2].into())));
     let get = request(Method::GET, "/enrol").body(Body::empty()).unwrap();
     let answer = inside.oneshot(get).await.unwrap();

@@ -34,7 +34,7 @@ fn bind(control: &Control, address: &str) -> Result<Portal, portcullis_portal::B
     let tls = control
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
-    Portal::bind(&[address], tls, control.logins(), None)
+    Portal::bind(&[address], tls, control.logins(), None, None)
 }
 
 fn connector(control: &Control) -> TlsConnector {
@@ -140,7 +140,8 @@ async fn all_addresses_in_public_take_nothing_from_the_one_inside() {
     let address = format!("127.0.0.1:{port}");
     assert!(bind(&control, &address).is_err(), "only where it is meant");
     let address: SocketAddr = address.parse().unwrap();
-    let inside = Portal::bind_beside_public(&[address], tls(), control.logins(), None).unwrap();
+    let inside =
+        Portal::bind_beside_public(&[address], tls(), control.logins(), None, None).unwrap();
     let serving = [
         tokio::spawn(public.serve(std::future::pending())),
         tokio::spawn(inside.serve(std::future::pending())),
@@ -199,7 +200,7 @@ async fn the_certificate_carries_the_name_beside_the_address() {
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let name = PortalName::parse("login.example.com").unwrap();
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name));
-    let portal = Portal::bind(&[address], tls.unwrap(), control.logins(), None).unwrap();
+    let portal = Portal::bind(&[address], tls.unwrap(), control.logins(), None, None).unwrap();
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     for (name, ours) in [

@@ -91,7 +91,7 @@ impl Fixture {
     fn portal(&self) -> Router {
         let name = PortalName::parse(NAME).unwrap();
         let passkeys = self.control.passkeys(name, &[8443]).unwrap();
-        app(self.control.logins(), Some(passkeys)).layer(Extension(DeviceAddr(self.laptop)))
+        app(self.control.logins(), Some(passkeys), None).layer(Extension(DeviceAddr(self.laptop)))
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {
@@ -261,7 +261,8 @@ async fn refusals_say_what_to_do() {
 #[tokio::test]
 async fn without_a_name_passkeys_are_off() {
     let fixture = Fixture::new().await;
-    let portal = app(fixture.control.logins(), None).layer(Extension(DeviceAddr(fixture.laptop)));
+    let portal =
+        app(fixture.control.logins(), None, None).layer(Extension(DeviceAddr(fixture.laptop)));
     let begin = "/api/v1/login/passkey/begin";
     let request = from_page(Method::POST, begin, "application/json", "{}");
     let response = portal.clone().oneshot(request).await.unwrap();

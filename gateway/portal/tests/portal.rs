@@ -119,7 +119,7 @@ impl Fixture {
 
     /// The portal as seen from an address.
     fn portal_from(&self, from: IpAddr) -> Router {
-        app(self.control.logins(), None).layer(Extension(DeviceAddr(from)))
+        app(self.control.logins(), None, None).layer(Extension(DeviceAddr(from)))
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {

@@ -31,6 +31,8 @@ pub(crate) struct PortalConfig {
     pub(crate) name: Option<PortalName>,
     /// Addresses outside of the tunnel, for enrolment alone. Empty: nobody enrols by a link.
     pub(crate) public: Vec<SocketAddr>,
+    /// Where providers of single sign-on tell of logouts. Empty: they cannot.
+    pub(crate) backchannel: Vec<SocketAddr>,
 }
 
 impl PortalConfig {
@@ -190,15 +192,27 @@ mod tests {
             let body = &body[..body.find("\n[").unwrap_or(body.len())];
             for key in keys_expected_by(&format!("[{section}]\nno_such_key = 1")) {
                 let header = format!("[{section}.{key}]");
+                let list = format!("[{header}]");
                 let listed = body.lines().any(|line| {
                     let line = line.trim_start_matches('#');
                     line == header
+                        || line == list
                         || line
                             .strip_prefix(&key)
                             .is_some_and(|rest| rest.trim_start().starts_with('='))
                 });
                 assert!(listed, "[{section}] {key} is missing from the example");
             }
+        }
+    }
+
+    #[test]
+    fn the_example_lists_each_key_of_a_provider() {
+        let start = EXAMPLE.find("#[[control.sso]]").expect("the section");
+        let section = &EXAMPLE[start..];
+        let section = &section[..section.find("\n[").expect("another section")];
+        for key in keys_expected_by("[[control.sso]]\nno_such_key = 1") {
+            assert!(section.contains(&format!("\n#{key} = ")), "{key}");
         }
     }
 

@@ -191,6 +191,7 @@ fn bind(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Por
         tls,
         logins,
         Some(passkeys),
+        None,
     )?)
 }
 

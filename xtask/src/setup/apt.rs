@@ -76,6 +76,8 @@ pub(crate) const TEST: &[Package] = &[
     program("bpftool", "bpftool"),
     program("chromium", "chromium"),
     program("chromium-driver", "chromedriver"),
+    program("nodejs", "node"),
+    program("npm", "npm"),
     Package {
         name: "postgresql",
         probe: Probe::Under {

@@ -15,8 +15,8 @@ use portcullis_proto::v1::{
     RecoveryCodes, RemoveGatewayRequest, ResetFactorsRequest, ResetFactorsResponse,
     ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
     Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
-    SetUserGroupsResponse, SetUserRequest, ShadowPolicyRequest, StatusRequest, StatusResponse,
-    TopRequest, TopResponse, TraceRequest, User, Users,
+    SetUserGroupsResponse, SetUserRequest, SetUserSsoRequest, ShadowPolicyRequest, StatusRequest,
+    StatusResponse, TopRequest, TopResponse, TraceRequest, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -293,6 +293,14 @@ impl Admin for AdminService {
     ) -> Result<Response<SetUserGroupsResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.set_user_groups(request).await?))
+    }
+
+    async fn set_user_sso(
+        &self,
+        request: Request<SetUserSsoRequest>,
+    ) -> Result<Response<RevocationStatus>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.set_user_sso(request).await?))
     }
 
     async fn check_policy(

@@ -13,15 +13,19 @@ pub enum Factor {
     RecoveryCode,
     /// WebAuthn: phishing-resistant where it verified its user, section 3.2.5.
     Passkey,
+    /// The word of an OpenID Provider: as good as the provider says that its login was, and as the
+    /// provider's configuration takes it for. NIST SP 800-63C-4.
+    Sso,
 }
 
 impl Factor {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Password,
         Self::Totp,
         Self::RecoveryCode,
         Self::Passkey,
+        Self::Sso,
     ];
 
     /// The word in the store, on the wire and on the command line.
@@ -31,6 +35,7 @@ impl Factor {
             Self::Totp => "totp",
             Self::RecoveryCode => "recovery-code",
             Self::Passkey => "passkey",
+            Self::Sso => "sso",
         }
     }
 
@@ -38,7 +43,7 @@ impl Factor {
         let found = Self::ALL.into_iter().find(|factor| factor.as_str() == text);
         found.ok_or_else(|| {
             Invalid(format!(
-                "{text:?} is no factor: there are password, totp, recovery-code and passkey"
+                "{text:?} is no factor: there are password, totp, recovery-code, passkey and sso"
             ))
         })
     }
@@ -49,6 +54,7 @@ impl Factor {
             Self::Totp => 2,
             Self::RecoveryCode => 4,
             Self::Passkey => 8,
+            Self::Sso => 16,
         }
     }
 }
@@ -61,7 +67,7 @@ impl FactorSet {
     /// No factor.
     pub const NONE: Self = Self(0);
     /// Every factor there is.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(31);
 
     /// Whether the factor is in it.
     pub fn contains(self, factor: Factor) -> bool {

@@ -172,15 +172,15 @@ impl MfaPolicy {
         let two_kinds = has(Factor::Password) && (has(Factor::Totp) || has(Factor::RecoveryCode));
         match self.require {
             Level::None => return Err(Invalid("a location requires at least mfa".into())),
-            Level::PhishingResistant if !has(Factor::Passkey) => {
+            Level::PhishingResistant if !has(Factor::Passkey) && !has(Factor::Sso) => {
                 return Err(Invalid(format!(
-                    "nobody could log in: phishing-resistant needs a passkey, and the factors are {}: add passkey, or require mfa",
+                    "nobody could log in: phishing-resistant needs a passkey, or sso by a provider that vouches for one, and the factors are {}: add passkey, or require mfa",
                     self.listed()
                 )));
             }
-            Level::Mfa if !two_kinds && !has(Factor::Passkey) => {
+            Level::Mfa if !two_kinds && !has(Factor::Passkey) && !has(Factor::Sso) => {
                 return Err(Invalid(format!(
-                    "nobody could log in: mfa needs factors of two kinds (password, and totp or recovery-code), or a passkey, and the factors are {}",
+                    "nobody could log in: mfa needs factors of two kinds (password, and totp or recovery-code), a passkey, or sso, and the factors are {}",
                     self.listed()
                 )));
             }

@@ -16,7 +16,7 @@ use crate::store::limits::{self, Counted};
 use crate::store::{Entry, devices, locations, to_u64, users};
 
 /// How long after the first step the last one may come.
-const WITHIN_MS: i64 = 5 * 60 * 1000;
+pub(crate) const WITHIN_MS: i64 = 5 * 60 * 1000;
 
 impl Logins {
     /// Begins with a password. `from` is the source address of the connection, inside the tunnel.

@@ -25,7 +25,8 @@ pub(crate) struct Proven {
     pub(crate) knowledge: bool,
     /// Something the user has.
     pub(crate) possession: bool,
-    /// WebAuthn with user verification: two kinds in one, and no other site can relay it.
+    /// WebAuthn with user verification, here or at a provider that vouches for it: two kinds in one,
+    /// and no other site can relay it.
     pub(crate) webauthn: bool,
 }
 
@@ -72,6 +73,10 @@ pub(crate) fn next(policy: &MfaPolicy, proven: Proven) -> Next {
     if !proven.webauthn {
         wants = wants.with(Factor::Passkey);
     }
+    if proven == Proven::default() {
+        // Only as the first step: what it proves does not add up with a password's kind.
+        wants = wants.with(Factor::Sso);
+    }
     if policy.require == Level::Mfa {
         if !proven.knowledge {
             wants = wants.with(Factor::Password);
@@ -116,6 +121,28 @@ pub(crate) fn with_passkey(policy: &MfaPolicy, proven: Proven) -> Option<Level> 
     match next(policy, add(policy, proven, &Proof::Passkey)?) {
         Next::Done(level) => Some(level),
         Next::Wants(_) => None,
+    }
+}
+
+/// What a login has proven that begins with a provider's word at this level. `None`: the provider has
+/// vouched for one factor, which is taken for something known.
+pub(crate) fn proven_by_sso(level: Level) -> Proven {
+    Proven {
+        knowledge: true,
+        possession: level >= Level::Mfa,
+        webauthn: level >= Level::PhishingResistant,
+    }
+}
+
+/// What is to come after a provider's word. `None` where the location does not take one, or where
+/// it leads nowhere.
+pub(crate) fn after_sso(policy: &MfaPolicy, proven: Proven) -> Option<Next> {
+    if !policy.factors.contains(Factor::Sso) {
+        return None;
+    }
+    match next(policy, proven) {
+        Next::Wants(wants) if wants.is_empty() => None,
+        next => Some(next),
     }
 }
 
@@ -202,6 +229,44 @@ mod tests {
         assert_eq!(
             next(&policy(&[], Level::PhishingResistant), BOTH),
             wants(&[])
+        );
+    }
+
+    #[test]
+    fn a_providers_word_is_as_good_as_it_says_and_one_factor_otherwise() {
+        let all = |require| {
+            policy(
+                &["password", "totp", "recovery-code", "passkey", "sso"],
+                require,
+            )
+        };
+        let (mfa, strict) = (all(Level::Mfa), all(Level::PhishingResistant));
+        let after = |policy, level| after_sso(policy, proven_by_sso(level));
+        let done = |level| Some(Next::Done(level));
+        assert_eq!(
+            after(&mfa, Level::None),
+            Some(wants(&["totp", "recovery-code", "passkey"]))
+        );
+        assert_eq!(after(&mfa, Level::Mfa), done(Level::Mfa));
+        assert_eq!(
+            after(&mfa, Level::PhishingResistant),
+            done(Level::PhishingResistant)
+        );
+        for short in [Level::None, Level::Mfa] {
+            assert_eq!(after(&strict, short), Some(wants(&["passkey"])));
+        }
+        assert_eq!(
+            after(&strict, Level::PhishingResistant),
+            done(Level::PhishingResistant)
+        );
+        let without = policy(&["password", "totp", "passkey"], Level::Mfa);
+        assert_eq!(after(&without, Level::PhishingResistant), None);
+        let alone = policy(&["sso"], Level::Mfa);
+        assert_eq!(after(&alone, Level::None), None, "nothing could follow");
+        assert_eq!(next(&alone, NOTHING), wants(&["sso"]));
+        assert_eq!(
+            next(&all(Level::Mfa), KNOWN),
+            after(&mfa, Level::None).unwrap()
         );
     }
 

@@ -26,7 +26,8 @@ use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, accounts, devices, sessions};
 
-pub(crate) use machine::{Proven, with_passkey};
+pub(crate) use begin::WITHIN_MS;
+pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use crate::secrets::{RecoveryCode, TokenHash};
 use crate::store::attempts::{self, Attempt};
 use crate::store::limits::{self, Counted};
 use crate::store::sessions::SessionRow;
-use crate::store::{Entry, Write, locations, recovery, sessions, to_u64};
+use crate::store::{Entry, Write, locations, recovery, sessions, sso, to_u64};
 use crate::totp::Authenticator;
 
 /// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
@@ -178,6 +178,7 @@ impl Logins {
                 let Some(session) = session else {
                     return Ok(None);
                 };
+                sso::opened(write.sql(), open.id.as_str(), &session.id).await?;
                 let revision = write.commit().await?;
                 Ok(Some(Advance::Granted(Box::new(session), revision)))
             }

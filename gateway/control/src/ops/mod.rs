@@ -11,6 +11,7 @@ pub(crate) mod policy;
 pub(crate) mod recovery;
 pub(crate) mod revocation;
 pub(crate) mod sessions;
+pub(crate) mod sso;
 pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod users;

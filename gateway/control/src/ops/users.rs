@@ -15,7 +15,9 @@ use crate::secrets::{Field, Secret};
 use crate::store::Write;
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
-use crate::store::{accounts, attempts, devices, enrolments, limits, recovery, sessions, users};
+use crate::store::{
+    accounts, attempts, devices, enrolments, limits, recovery, sessions, sso, users,
+};
 use crate::totp::{Authenticator, SECRET_BYTES};
 
 /// Where a user's TOTP seed is sealed.
@@ -108,9 +110,15 @@ impl Core {
         let mut read = self.store.read().await?;
         let user = found("user", name, users::find(read.sql(), name)).await?;
         let mut groups = users::groups(read.sql()).await?;
+        let accounts = sso::of_user(read.sql(), &user.id).await?;
         read.end().await?;
         let groups = groups.remove(&user.id).unwrap_or_default();
-        Ok(view(user, groups))
+        let accounts = accounts.iter();
+        let accounts = accounts.map(|account| format!("{}:{}", account.provider, account.subject));
+        Ok(v1::User {
+            sso: accounts.collect(),
+            ..view(user, groups)
+        })
     }
 
     /// Removes the user with all devices and sessions.
@@ -365,5 +373,6 @@ pub(super) fn view(user: UserRow, groups: Vec<String>) -> v1::User {
         devices: u32::try_from(user.devices).unwrap_or(u32::MAX),
         live_sessions: u32::try_from(user.live_sessions).unwrap_or(u32::MAX),
         recovery_codes: u32::try_from(user.recovery_codes).unwrap_or(u32::MAX),
+        sso: Vec::new(),
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod policies;
 pub(crate) mod recovery;
 pub(crate) mod seen;
 pub(crate) mod sessions;
+pub(crate) mod sso;
 pub(crate) mod temporary;
 mod transaction;
 pub(crate) mod users;

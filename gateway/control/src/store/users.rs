@@ -108,14 +108,17 @@ pub(crate) async fn list(sql: &mut AnyConnection) -> Result<Vec<UserRow>, StoreE
     rows.iter().map(parse).collect()
 }
 
-/// The groups of every user, by user id, in order.
+/// The groups of every user, by user id, in order: those that an administrator gave, and those that a
+/// provider told of at the last login.
 pub(crate) async fn groups(
     sql: &mut AnyConnection,
 ) -> Result<HashMap<String, Vec<String>>, StoreError> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT user_id, name FROM user_groups ORDER BY user_id, name")
-            .fetch_all(sql)
-            .await?;
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT user_id, name FROM user_groups UNION SELECT user_id, name FROM sso_groups
+             ORDER BY user_id, name",
+    )
+    .fetch_all(sql)
+    .await?;
     let mut groups: HashMap<String, Vec<String>> = HashMap::new();
     for (user, group) in rows {
         groups.entry(user).or_default().push(group);

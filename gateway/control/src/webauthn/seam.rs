@@ -13,7 +13,7 @@ use crate::secrets::TokenHash;
 use crate::store::attempts;
 use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
-use crate::store::{devices, locations, sessions, users};
+use crate::store::{devices, locations, sessions, sso, users};
 
 /// What came of asking for a session.
 pub(super) enum Granted {
@@ -139,6 +139,7 @@ impl Passkeys {
         let Some(session) = sessions::find(write.sql(), &id).await? else {
             return Ok(Granted::No);
         };
+        sso::opened(write.sql(), attempt_id, &session.id).await?;
         let revision = write.commit().await?;
         self.logins.until_acknowledged(&session, revision).await?;
         Ok(Granted::Session(login::view(session)))

@@ -60,14 +60,6 @@ pub(super) struct Add {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Set {
-    name: String,
-    /// What the account is for
-    #[arg(long)]
-    role: Role,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Invite {
     name: String,
     /// How long the link is good
@@ -171,10 +163,10 @@ fn totp_text(uri: &str, secret: &str) -> Result<String> {
     ))
 }
 
-pub(super) async fn set(args: Set, context: Context) -> Result<Exit> {
+pub(super) async fn set_role(name: String, role: Role, context: Context) -> Result<Exit> {
     let request = SetUserRequest {
-        name: args.name,
-        role: args.role.as_str().to_owned(),
+        name,
+        role: role.as_str().to_owned(),
     };
     let mut admin = context.admin().await?;
     let user = admin.set_user(request).await?.into_inner();

@@ -1,5 +1,7 @@
 //! `portcullis user`.
 
+mod set;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::{
@@ -20,6 +22,7 @@ Examples:
   portcullis user add ada --invite --valid 2h
   portcullis user groups ada --add oncall
   portcullis user set ada --role admin
+  portcullis user set ada --sso google:113862474920572940
   portcullis user disable ada
   portcullis user reset ada --reason 'phone stolen, called back'
   portcullis user recovery-codes ada")]
@@ -55,6 +58,20 @@ Examples:
   portcullis user groups ada --set sre,staff
   portcullis user groups ada --add oncall --remove staff")]
     Groups(Groups),
+    /// Change an account's role, or its link to an account at a provider of single sign-on
+    #[command(after_help = "\
+Nothing ends by a change of role.
+
+The account at a provider is named by its subject, as the provider's tokens have it, and never by an e-mail address. One
+account for each user and provider: another one takes its place. Sessions that the account's logins have
+opened end with the link. Exits with 3 while a gateway has not confirmed that.
+
+Examples:
+  portcullis user set ada --role admin
+  portcullis user set ada --sso google:113862474920572940
+  portcullis user set ada --no-sso google
+  portcullis user show ada")]
+    Set(set::Set),
     /// Make ten recovery codes for a user; all earlier ones are void
     #[command(after_help = "\
 Each is good once in place of the authenticator's code, where the location allows recovery-code. They are
@@ -63,11 +80,6 @@ shown this once: hand them over in person, after making sure who it is. An audit
 Example:
   portcullis user recovery-codes ada")]
     RecoveryCodes { name: String },
-    /// Change an account's role
-    #[command(
-        after_help = "Nothing ends by it. An audit record tells of it.\n\nExample:\n  portcullis user set ada --role admin"
-    )]
-    Set(account::Set),
     /// Make a one-time link by which a user chooses a password and sets up an authenticator
     #[command(after_help = "\
 A newer link voids the older. Until the user has finished, the factors that the account has stay good; then
@@ -129,7 +141,7 @@ impl UserCommand {
             Action::Unlock { name } => unlock(name, context).await,
             Action::RecoveryCodes { name } => recovery_codes(name, context).await,
             Action::Groups(args) => groups(args, context).await,
-            Action::Set(args) => account::set(args, context).await,
+            Action::Set(args) => args.run(context).await,
             Action::Invite(args) => account::invite(args, context).await,
             Action::Reset(args) => account::reset(args, context).await,
         }
@@ -186,6 +198,7 @@ async fn show(name: String, context: Context) -> Result<Exit> {
                 .field("Password", yes_or_no(user.has_password))
                 .field("TOTP", yes_or_no(user.has_totp))
                 .field("Recovery codes", user.recovery_codes)
+                .field("Single sign-on", user.sso.join(", "))
                 .field("Devices", user.devices)
                 .field("Live sessions", user.live_sessions)
                 .field("Created", time::text(user.created_ms))
@@ -305,6 +318,7 @@ pub(super) fn json_of(user: &User) -> Value {
         "enrolled": time::json(user.enrolled_ms),
         "last_reset": time::json(user.reset_ms),
         "last_reset_reason": (user.reset_ms != 0).then_some(&user.reset_reason),
+        "sso": user.sso,
     })
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
+use crate::config::{Config, PortalConfig};
 use crate::exit::{Exit, UsageError};
 use crate::output::Output;
 use shutdown::Shutdown;
@@ -57,6 +57,7 @@ pub(crate) async fn control(config: Config, output: Output) -> Result<Exit> {
     };
     services.add_metrics(page, sources, &config.metrics);
     services.add_enrolment(&control, &config, output).await?;
+    services.add_backchannel(&control, &config.portal)?;
     if !config.portal.listen.is_empty() {
         let portal = portal::bind(&control, &config.portal.listen, config.portal.clone())?;
         services.add("portal", async move {
@@ -115,6 +116,7 @@ pub(crate) async fn up(config: Config, output: Output) -> Result<Exit> {
     };
     services.add_metrics(page, sources, &config.metrics);
     services.add_enrolment(&control, &config, output).await?;
+    services.add_backchannel(&control, &config.portal)?;
     services.add(
         "portal",
         portal::run_embedded(
@@ -177,6 +179,18 @@ impl Services {
                 Ok(())
             });
         }
+    }
+
+    /// Takes the addresses at once, as for gateways.
+    fn add_backchannel(&mut self, control: &Control, config: &PortalConfig) -> Result<()> {
+        if let Some(portal) = portal::bind_backchannel(control, config)? {
+            let stop = self.shutdown.requested();
+            self.add("back channel", async move {
+                portal.serve(stop).await;
+                Ok(())
+            });
+        }
+        Ok(())
     }
 
     /// Takes the address for gateways at once: an occupied port ends the command before anything

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
-use portcullis_control::{Control, PortalName};
+use anyhow::{Result, bail};
+use portcullis_control::{Control, PortalName, Sso};
 use portcullis_portal::Portal;
 
 use super::embedded::{portal_addresses, wait_for_location};
@@ -22,6 +22,7 @@ pub(super) fn bind(
     let name: Option<PortalName> = config.name;
     let ips: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
     let tls = control.server_config_for_portal(&ips, name.as_ref())?;
+    let sso = sso(control, listen, name.as_ref())?;
     let passkeys = match name {
         Some(name) => {
             let mut ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
@@ -36,9 +37,9 @@ pub(super) fn bind(
         }
     };
     let portal = if beside_public {
-        Portal::bind_beside_public(listen, tls, control.logins(), passkeys)?
+        Portal::bind_beside_public(listen, tls, control.logins(), passkeys, sso)?
     } else {
-        Portal::bind(listen, tls, control.logins(), passkeys)?
+        Portal::bind(listen, tls, control.logins(), passkeys, sso)?
     };
     let addresses: Vec<String> = portal
         .addresses()
@@ -47,6 +48,34 @@ pub(super) fn bind(
         .collect();
     tracing::info!(addresses = addresses.join(" "), "the portal listens");
     Ok(portal)
+}
+
+/// Single sign-on at the portal's name.
+fn sso(control: &Control, listen: &[SocketAddr], name: Option<&PortalName>) -> Result<Option<Sso>> {
+    let Some(name) = name else {
+        if control.has_providers() {
+            tracing::warn!("single sign-on is off: [portal] name is not set");
+        }
+        return Ok(None);
+    };
+    let ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
+    Ok(control.sso(name.clone(), &ports)?)
+}
+
+/// Takes the addresses at which providers tell of logouts, if there are any.
+pub(super) fn bind_backchannel(control: &Control, config: &PortalConfig) -> Result<Option<Portal>> {
+    if config.backchannel.is_empty() {
+        return Ok(None);
+    }
+    let listen = &config.backchannel;
+    let Some(sso) = sso(control, listen, config.name.as_ref())? else {
+        bail!("[portal] backchannel needs [portal] name and a [[control.sso]]");
+    };
+    let ips: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
+    let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
+    let portal = Portal::bind_backchannel(listen, tls, sso)?;
+    tracing::info!(addresses = ?portal.addresses(), "providers may tell of logouts");
+    Ok(Some(portal))
 }
 
 /// `up`: where no address is configured, the location says where the portal is.

@@ -209,7 +209,7 @@ impl Core {
     ///
     /// Where this version cannot load the live policy, it permits nothing to anybody, and there are
     /// no limits to keep.
-    pub(super) async fn reclassify(&self, write: &mut Write<'_>) -> Result<()> {
+    pub(crate) async fn reclassify(&self, write: &mut Write<'_>) -> Result<()> {
         let Some(row) = policies::live(write.sql()).await? else {
             return Ok(());
         };
