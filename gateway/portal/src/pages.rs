@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::site::{Offer, Site};
-use crate::view::{rfc3339, time_left, wait};
+use crate::view::{ResetJson, rfc3339, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -75,8 +75,7 @@ struct Session<'a> {
     deadline: String,
     idle: Option<String>,
     passkeys: bool,
-    /// When an administrator voided factors, and why; on the first session since.
-    reset: Option<(String, String)>,
+    reset: Option<ResetJson>,
 }
 
 #[derive(Template)]
@@ -94,15 +93,8 @@ async fn home(
     offer: Offer,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
-    let session = match logins.current(from).await {
-        Ok(session) => session,
-        Err(error) => return notice(error),
-    };
-    let Some(session) = session else {
-        return sign_in(offer).await;
-    };
-    match logins.reset_notice(&session).await {
-        Ok(reset) => page(
+    match logins.current(from).await {
+        Ok(Some(session)) => page(
             StatusCode::OK,
             &Session {
                 session: &session,
@@ -112,9 +104,10 @@ async fn home(
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
                 passkeys: offer != Offer::Off,
-                reset: reset.map(|reset| (rfc3339(reset.at_ms), reset.reason)),
+                reset: session.reset.as_ref().map(ResetJson::from),
             },
         ),
+        Ok(None) => sign_in(offer).await,
         Err(error) => notice(error),
     }
 }

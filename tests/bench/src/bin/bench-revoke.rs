@@ -248,6 +248,7 @@ async fn add_devices(admin: &mut AdminClient<Channel>) -> Result<Vec<BenchDevice
             name: "bench".into(),
             groups: Vec::new(),
             password: "correct horse battery staple".into(),
+            ..Default::default()
         })
         .await?;
     let mut devices = Vec::with_capacity(REVOCATIONS);
