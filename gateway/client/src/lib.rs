@@ -7,5 +7,5 @@ pub mod portal;
 pub mod wireguard;
 
 pub use keys::{KeyPair, PublicKey};
-pub use portal::{PortalClient, PortalError, Session};
+pub use portal::{PortalClient, PortalError, Reset, Session};
 pub use portcullis_trust::Fingerprint;

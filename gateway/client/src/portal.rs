@@ -101,6 +101,18 @@ pub struct Session {
     pub deadline: String,
     /// 0: none.
     pub idle_timeout_ms: u64,
+    /// An administrator has voided factors of the account since the login before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Reset>,
+}
+
+/// When factors were voided, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Reset {
+    /// RFC 3339.
+    pub at: String,
+    /// In the administrator's words.
+    pub reason: String,
 }
 
 /// The end of a session.

@@ -91,6 +91,7 @@ mod tests {
         let site = Site {
             logins: control.logins(),
             passkeys: None,
+            sso: None,
         };
         for (path, methods) in described {
             // No route takes this method: the answer names those that are taken.

@@ -20,7 +20,7 @@ use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::site::{Offer, Site};
 use crate::sso::Providers;
-use crate::view::{Moment, rfc3339, seconds_left, time_left, wait};
+use crate::view::{Moment, ResetJson, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -80,8 +80,7 @@ struct Session<'a> {
     seconds_left: u64,
     deadline: Moment,
     idle: Option<String>,
-    /// When an administrator voided factors, and why; on the first session since.
-    reset: Option<(String, String)>,
+    reset: Option<ResetJson>,
 }
 
 #[derive(Template)]
@@ -101,15 +100,8 @@ async fn home(
     providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
-    let session = match logins.current(from).await {
-        Ok(session) => session,
-        Err(error) => return notice(error),
-    };
-    let Some(session) = session else {
-        return sign_in(offer, providers).await;
-    };
-    match logins.reset_notice(&session).await {
-        Ok(reset) => page(
+    match logins.current(from).await {
+        Ok(Some(session)) => page(
             StatusCode::OK,
             &Session {
                 nav,
@@ -120,9 +112,10 @@ async fn home(
                 deadline: session.deadline_ms.into(),
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
-                reset: reset.map(|reset| (rfc3339(reset.at_ms), reset.reason)),
+                reset: session.reset.as_ref().map(ResetJson::from),
             },
         ),
+        Ok(None) => sign_in(offer, providers).await,
         Err(error) => notice(error),
     }
 }

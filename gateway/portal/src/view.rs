@@ -1,7 +1,7 @@
 //! A session as the portal shows it, in JSON and on the page.
 
 use jiff::{SignedDuration, Timestamp};
-use portcullis_control::{SessionView, level_name};
+use portcullis_control::{ResetNotice, SessionView, level_name};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +16,25 @@ pub(crate) struct SessionJson {
     authenticated_at: String,
     deadline: String,
     idle_timeout_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<ResetJson>,
+}
+
+/// An administrator has voided factors of the account since the login before this one.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ResetJson {
+    pub(crate) at: String,
+    /// In the administrator's words.
+    pub(crate) reason: String,
+}
+
+impl From<&ResetNotice> for ResetJson {
+    fn from(reset: &ResetNotice) -> Self {
+        Self {
+            at: rfc3339(reset.at_ms),
+            reason: reset.reason.clone(),
+        }
+    }
 }
 
 impl From<SessionView> for SessionJson {
@@ -25,6 +44,7 @@ impl From<SessionView> for SessionJson {
             authenticated_at: rfc3339(session.authenticated_at_ms),
             deadline: rfc3339(session.deadline_ms),
             idle_timeout_ms: session.idle_timeout_ms,
+            reset: session.reset.as_ref().map(ResetJson::from),
             id: session.id,
             user: session.user,
             device: session.device,

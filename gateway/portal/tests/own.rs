@@ -108,7 +108,7 @@ impl Fixture {
     }
 
     fn portal(&self, from: IpAddr) -> Router {
-        app(self.control.logins(), None).layer(Extension(DeviceAddr(from)))
+        app(self.control.logins(), None, None).layer(Extension(DeviceAddr(from)))
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {

@@ -241,6 +241,8 @@ async fn the_session_page_tells_of_a_reset_and_escapes_its_reason() {
         let path = format!("/api/v1/login/{attempt}/totp");
         let response = fixture.send(post_json(&path, &code)).await;
         assert_eq!(response.status(), StatusCode::OK);
+        let told = &json(response).await["reset"]["reason"];
+        assert_eq!(told == "list <lost>", tells, "{told}");
         let page = text(fixture.send(get("/")).await).await;
         assert_eq!(page.contains("An administrator reset"), tells, "{page}");
         assert_eq!(page.contains("list &#60;lost&#62;"), tells, "{page}");

@@ -24,7 +24,7 @@ use crate::domain::{FactorSet, SessionState};
 use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
-use crate::store::{self, Entry, accounts, devices, sessions};
+use crate::store::{self, Entry, devices, sessions};
 
 pub(crate) use begin::WITHIN_MS;
 pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
@@ -65,6 +65,8 @@ pub struct SessionView {
     pub deadline_ms: i64,
     /// 0: none.
     pub idle_timeout_ms: i64,
+    /// What its user has to be told, on the first session after it.
+    pub reset: Option<ResetNotice>,
 }
 
 /// An administrator voided factors of the account, as its user is told once.
@@ -161,21 +163,6 @@ impl Logins {
         Ok(known)
     }
 
-    /// What the session with this id has to tell its user: an administrator has voided factors of the
-    /// account since the login before it.
-    pub async fn reset_notice(
-        &self,
-        session: &SessionView,
-    ) -> Result<Option<ResetNotice>, LoginError> {
-        let mut read = self.0.store.read().await?;
-        let told = accounts::reset_told_by(read.sql(), &session.id).await?;
-        read.end().await?;
-        Ok(told.map(|told| ResetNotice {
-            at_ms: told.at_ms,
-            reason: told.reason,
-        }))
-    }
-
     /// Ends the live session of the device with this address. `None` when it has none.
     pub async fn end(&self, from: IpAddr) -> Result<Option<LoggedOut>, LoginError> {
         if self.current(from).await?.is_none() {
@@ -229,7 +216,12 @@ pub(crate) fn canonical(from: IpAddr) -> String {
 }
 
 pub(crate) fn view(session: SessionRow) -> SessionView {
+    let reset = ResetNotice {
+        at_ms: session.told_reset_ms,
+        reason: session.reset_reason,
+    };
     SessionView {
+        reset: (reset.at_ms != 0).then_some(reset),
         id: session.id,
         user: session.user,
         device: session.device_called,

@@ -112,18 +112,3 @@ pub(crate) async fn tell_reset(
     .await?;
     Ok(told.map(|(at_ms, reason)| ResetRow { at_ms, reason }))
 }
-
-/// The reset that the session with this id tells of.
-pub(crate) async fn reset_told_by(
-    sql: &mut AnyConnection,
-    session_id: &str,
-) -> Result<Option<ResetRow>, StoreError> {
-    let told: Option<(i64, String)> = sqlx::query_as(
-        "SELECT u.reset_ms, u.reset_reason FROM users u JOIN sessions s ON s.user_id = u.id
-         WHERE s.id = $1 AND u.reset_ms > 0 AND s.authenticated_at_ms = u.reset_told_ms",
-    )
-    .bind(session_id)
-    .fetch_optional(sql)
-    .await?;
-    Ok(told.map(|(at_ms, reason)| ResetRow { at_ms, reason }))
-}

@@ -26,6 +26,9 @@ pub(crate) struct SessionRow {
     pub(crate) last_activity_ms: i64,
     pub(crate) ended_ms: i64,
     pub(crate) ended_by: String,
+    /// When an administrator voided factors of the account, on the first session since. Otherwise 0.
+    pub(crate) told_reset_ms: i64,
+    pub(crate) reset_reason: String,
 }
 
 /// A grant.
@@ -64,7 +67,9 @@ const SELECT: &str = "
     SELECT s.id, u.name AS user_name, s.device_id, d.name AS device,
         CASE WHEN d.label = '' THEN d.name ELSE d.label END AS device_called, s.location_id,
         l.name AS location, s.level, s.state, s.authenticated_at_ms, s.deadline_ms,
-        s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by
+        s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by, u.reset_reason,
+        CASE WHEN u.reset_ms > 0 AND s.authenticated_at_ms = u.reset_told_ms
+            THEN u.reset_ms ELSE 0 END AS told_reset_ms
     FROM sessions s
     JOIN users u ON u.id = s.user_id
     JOIN devices d ON d.id = s.device_id
@@ -341,5 +346,7 @@ fn parse(row: &AnyRow) -> Result<SessionRow, StoreError> {
         last_activity_ms: row.try_get("last_activity_ms")?,
         ended_ms: row.try_get("ended_ms")?,
         ended_by: row.try_get("ended_by")?,
+        told_reset_ms: row.try_get("told_reset_ms")?,
+        reset_reason: row.try_get("reset_reason")?,
     })
 }

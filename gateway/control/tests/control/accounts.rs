@@ -123,11 +123,11 @@ async fn a_lost_factor_ends_everything_and_is_told_once(engine: Engine) {
     world.grant("laptop").await;
     world.advance_s(60);
     let told = world.log_in(from, &new).await.unwrap();
-    let notice = logins.reset_notice(&told).await.unwrap().unwrap();
+    let notice = told.reset.unwrap();
     assert_eq!(notice.reason, "phone stolen, called from +49 1");
     world.advance_s(60);
     let next = world.log_in(from, &new).await.unwrap();
-    assert!(logins.reset_notice(&next).await.unwrap().is_none(), "once");
+    assert!(next.reset.is_none(), "once");
     let audit = world.audit().await;
     let of = |action: &str| {
         let of = audit.iter().filter(|record| record.action == action);

@@ -163,7 +163,15 @@ impl LogoutArgs {
 }
 
 fn text_of(session: &Session) -> String {
-    Fields::default()
+    let mut fields = Fields::default();
+    if let Some(reset) = &session.reset {
+        let told = format!(
+            "by an administrator at {}: {}. If you did not ask for that, tell them now",
+            reset.at, reset.reason
+        );
+        fields = fields.field("Factors were reset", told);
+    }
+    fields
         .field("User", &session.user)
         .field("Device", &session.device)
         .field("Location", &session.location)
