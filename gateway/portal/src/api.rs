@@ -1,6 +1,6 @@
 //! The JSON API, for `portcullis login` and other programs on a device.
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -78,7 +78,7 @@ fn first(factors: FactorSet) -> &'static str {
 
 /// Begin a login with name and password.
 #[utoipa::path(post, path = "/login", tag = "login", request_body = Login,
-    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn login(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -98,7 +98,7 @@ struct Code {
 
 /// Go on with the authenticator app's code.
 #[utoipa::path(post, path = "/login/{attempt}/totp", tag = "login", params(("attempt" = String, Path)), request_body = Code,
-    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn totp(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -112,7 +112,7 @@ async fn totp(
 
 /// Go on with a recovery code.
 #[utoipa::path(post, path = "/login/{attempt}/recovery", tag = "login", params(("attempt" = String, Path)), request_body = Code,
-    responses((status = 200, body = Step), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Step), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn recovery(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -127,7 +127,7 @@ async fn recovery(
 
 /// The session of this device.
 #[utoipa::path(get, path = "/session", tag = "session",
-    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn session(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -146,7 +146,7 @@ struct Ended {
 
 /// End the session of this device.
 #[utoipa::path(delete, path = "/session", tag = "session",
-    responses((status = 200, body = Ended), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Ended), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn end(
     State(logins): State<Logins>,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -173,6 +173,17 @@ impl From<LoginError> for ApiError {
 impl From<PasskeyError> for ApiError {
     fn from(error: PasskeyError) -> Self {
         Self::Told(error.into())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Told(Told {
+            status: rejection.status(),
+            code: "bad_request",
+            text: "the query is not what is expected here".to_owned(),
+            retry_after_s: None,
+        })
     }
 }
 

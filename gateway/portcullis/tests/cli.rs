@@ -356,6 +356,27 @@ fn an_added_device_gets_a_configuration_and_its_private_key_goes_nowhere_else() 
 }
 
 #[test]
+fn a_device_for_some_hours_shows_its_end() {
+    let service = Service::start();
+    service.add_office();
+    let _gateway = service.connect_gateway("gw1");
+    let add = ["device", "add", "hotel", "--user", "ada", "--for"];
+    let added = service.json(&[&add[..], &["8h"]].concat());
+    let ends = added["device"]["ends"].as_str().unwrap().to_owned();
+    let list = service.json(&["device", "list"]);
+    assert_eq!(list["devices"][0]["ends"], ends.as_str());
+    // No session outlasts it.
+    let session = service.json(&["session", "add", "--device", "hotel", "--lifetime", "20h"]);
+    assert_eq!(session["deadline"], ends.as_str());
+    let text = service.run(&["device", "list"], "").stdout;
+    assert!(text.contains("ENDS"), "{text}");
+    for bad in ["25h", "1s", "soon"] {
+        let ran = service.run(&[&add[..], &[bad]].concat(), "");
+        assert_ne!(ran.code, 0, "{bad}: {}", ran.stdout);
+    }
+}
+
+#[test]
 fn inv4_a_revocation_without_acknowledgement_is_pending() {
     let service = Service::start();
     service.add_office();

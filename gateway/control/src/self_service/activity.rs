@@ -19,7 +19,7 @@ pub struct Activity {
     pub at_ms: i64,
     /// A sentence without its full stop.
     pub what: String,
-    /// `you`, `an administrator` or `the system`.
+    /// `you`, `an administrator`, `the system`, or `someone using it` (the device) before a login is done.
     pub by: &'static str,
 }
 
@@ -52,7 +52,12 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         actor if actor.starts_with("gateway:") => "the system",
         _ => "an administrator",
     };
-    if by == "you" && row.subject.starts_with("user:") && row.subject != me {
+    // The record has the device's owner; who typed was not proven.
+    let by = match row.action.as_str() {
+        "login.begin" | "login.refuse" => "someone using it",
+        _ => by,
+    };
+    if row.actor == me && row.subject.starts_with("user:") && row.subject != me {
         return None;
     }
     let detail: Value = serde_json::from_str(&row.detail).unwrap_or_default();

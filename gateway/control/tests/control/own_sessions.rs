@@ -94,7 +94,7 @@ async fn activity_is_told_in_words_and_is_ones_own(engine: Engine) {
         [
             ("A device was renamed to “Old laptop”", "you"),
             ("Signed in on “Old laptop”", "you"),
-            ("A sign-in was begun on “Old laptop”", "you"),
+            ("A sign-in was begun on “Old laptop”", "someone using it"),
             ("A session was ended", "an administrator"),
             ("A session was opened on “Old laptop”", "an administrator"),
             ("Device “Old laptop” was added", "an administrator"),

@@ -84,7 +84,7 @@ struct Devices {
 
 /// The user's devices.
 #[utoipa::path(get, path = "/devices", tag = "devices",
-    responses((status = 200, body = Devices), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Devices), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn devices(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -151,8 +151,7 @@ struct Added {
 
 /// Add a device by its public key. Needs a fresh login.
 #[utoipa::path(post, path = "/devices", tag = "devices", request_body = Add,
-    responses((status = 201, body = Added), (status = "4XX", body = Refusal),
-        (status = 503, body = Refusal)))]
+    responses((status = 201, body = Added), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn add(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -183,7 +182,7 @@ struct Rename {
 /// Give a device another name.
 #[utoipa::path(patch, path = "/devices/{id}", tag = "devices", request_body = Rename,
     params(("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Refusal)))]
+    responses((status = 204), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn rename(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -223,7 +222,7 @@ impl From<EndedSessions> for Ended {
 
 /// Remove a device, and end its session. Needs a fresh login.
 #[utoipa::path(delete, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
-    responses((status = 200, body = Ended), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Ended), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn remove(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -260,7 +259,7 @@ struct Sessions {
 
 /// The user's live sessions on all devices.
 #[utoipa::path(get, path = "/sessions", tag = "sessions",
-    responses((status = 200, body = Sessions), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Sessions), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn sessions(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -272,7 +271,7 @@ async fn sessions(
 
 /// End one of them.
 #[utoipa::path(delete, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
-    responses((status = 200, body = Ended), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Ended), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn end(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -283,7 +282,7 @@ async fn end(
 
 /// End all but the session of the device that asks.
 #[utoipa::path(post, path = "/sessions/end-others", tag = "sessions",
-    responses((status = 200, body = Ended), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Ended), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn end_others(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -297,7 +296,7 @@ struct Event {
     at: String,
     /// In words.
     what: String,
-    /// `you`, `an administrator` or `the system`.
+    /// `you`, `an administrator`, `the system`, or `someone using it`: the device, before a login is done.
     by: &'static str,
 }
 
@@ -319,7 +318,7 @@ struct Events {
 
 /// What happened to the user's account.
 #[utoipa::path(get, path = "/activity", tag = "sessions",
-    responses((status = 200, body = Events), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Events), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn activity(
     Own(own): Own,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,

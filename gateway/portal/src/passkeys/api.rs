@@ -1,6 +1,6 @@
 //! The calls.
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -73,7 +73,7 @@ struct List {
 
 /// The user's passkeys.
 #[utoipa::path(get, path = "/passkeys", tag = "passkeys",
-    responses((status = 200, body = List), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = List), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn list(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -87,7 +87,7 @@ async fn list(
 
 /// Begin to add a passkey. Needs a fresh login.
 #[utoipa::path(post, path = "/passkeys/register/begin", tag = "passkeys",
-    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn begin_registration(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -99,6 +99,8 @@ async fn begin_registration(
 #[serde(deny_unknown_fields)]
 struct Registration {
     ceremony: String,
+    /// 1 to 64 characters on one line.
+    #[schema(min_length = 1, max_length = 64)]
     name: String,
     /// What `navigator.credentials.create` made (WebAuthn Level 3, 5.1), binary values as base64url.
     #[schema(value_type = Object)]
@@ -130,7 +132,7 @@ impl From<PasskeyChange> for Changed {
 
 /// Add the passkey.
 #[utoipa::path(post, path = "/passkeys/register/finish", tag = "passkeys", request_body = Registration,
-    responses((status = 201, body = Changed), (status = "4XX", body = Refusal)))]
+    responses((status = 201, body = Changed), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn finish_registration(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -153,12 +155,14 @@ async fn finish_registration(
 #[serde(deny_unknown_fields)]
 #[schema(as = PasskeyRename)]
 struct Rename {
+    /// 1 to 64 characters on one line.
+    #[schema(min_length = 1, max_length = 64)]
     name: String,
 }
 
 /// Give a passkey another name.
 #[utoipa::path(patch, path = "/passkeys/{id}", tag = "passkeys", params(("id" = String, Path)), request_body = Rename,
-    responses((status = 200, body = PasskeyJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = PasskeyJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn rename(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -178,13 +182,14 @@ struct Removal {
 
 /// Remove a passkey. Needs a fresh login.
 #[utoipa::path(delete, path = "/passkeys/{id}", tag = "passkeys", params(("id" = String, Path), ("end_other_sessions" = Option<bool>, Query)),
-    responses((status = 200, body = Changed), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = Changed), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn remove(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(id): Path<String>,
-    Query(removal): Query<Removal>,
+    removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<Json<Changed>, ApiError> {
+    let Query(removal) = removal?;
     let removed = passkeys.remove(from, &id, removal.end_other_sessions);
     Ok(Json(removed.await?.into()))
 }
@@ -200,7 +205,7 @@ struct Assertion {
 
 /// Begin a login with a passkey alone.
 #[utoipa::path(post, path = "/login/passkey/begin", tag = "login",
-    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn begin_login(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -210,7 +215,7 @@ async fn begin_login(
 
 /// Open the session.
 #[utoipa::path(post, path = "/login/passkey/finish", tag = "login", request_body = Assertion,
-    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn finish_login(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -224,7 +229,7 @@ async fn finish_login(
 
 /// Go on with a passkey.
 #[utoipa::path(post, path = "/login/{attempt}/passkey/begin", tag = "login", params(("attempt" = String, Path)),
-    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = BegunJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn begin_step(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
@@ -237,7 +242,7 @@ async fn begin_step(
 
 /// Open the session.
 #[utoipa::path(post, path = "/login/{attempt}/passkey/finish", tag = "login", params(("attempt" = String, Path)), request_body = Assertion,
-    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal)))]
+    responses((status = 200, body = SessionJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn finish_step(
     On(passkeys): On,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
