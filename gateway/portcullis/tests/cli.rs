@@ -240,7 +240,7 @@ fn accounts_elsewhere_are_linked_where_there_is_such_a_provider() {
     let service = Service::start();
     service.add_office();
     let linked = service.run(&["user", "set", "ada", "--sso", "acme:1"], "");
-    assert_eq!(linked.code, 1);
+    assert_eq!(linked.code, 2);
     assert!(
         linked.stderr.contains("[[control.sso]]"),
         "{}",
@@ -524,7 +524,7 @@ fn what_is_seen_of_devices() {
     let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
     assert_eq!(set["answer_drops"], false);
     assert_eq!(set["require"], "mfa");
-    let all = ["password", "totp", "recovery-code", "passkey"];
+    let all = ["password", "totp", "recovery-code", "passkey", "sso"];
     assert_eq!(set["factors"], serde_json::json!(all));
 
     // What gets stricter waits for the gateway, which is gone: committed, and pending.
