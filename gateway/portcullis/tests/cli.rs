@@ -238,6 +238,36 @@ fn users_locations_gateways_and_sessions() {
 }
 
 #[test]
+fn accounts_elsewhere_are_linked_where_there_is_such_a_provider() {
+    let service = Service::start();
+    service.add_office();
+    let linked = service.run(&["user", "set", "ada", "--sso", "acme:1"], "");
+    assert_eq!(linked.code, 2);
+    assert!(
+        linked.stderr.contains("[[control.sso]]"),
+        "{}",
+        linked.stderr
+    );
+    let unlinked = service.run(&["user", "set", "ada", "--no-sso", "acme"], "");
+    assert_eq!(unlinked.code, 1);
+    assert!(
+        unlinked.stderr.contains("no account"),
+        "{}",
+        unlinked.stderr
+    );
+    for wrong in [
+        &["user", "set", "ada"][..],
+        &["user", "set", "ada", "--sso", "ada@example.com"],
+        &["user", "set", "ada", "--sso", "acme:"],
+        &["user", "set", "ada", "--sso", "acme:1", "--no-sso", "acme"],
+    ] {
+        assert_eq!(service.run(wrong, "").code, 2, "{wrong:?}");
+    }
+    let shown = service.json(&["user", "show", "ada"]);
+    assert_eq!(shown["sso"], serde_json::json!([]));
+}
+
+#[test]
 fn a_device_is_not_added_before_its_gateway_is_known() {
     let service = Service::start();
     service.add_office();
@@ -517,7 +547,7 @@ fn what_is_seen_of_devices() {
     let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
     assert_eq!(set["answer_drops"], false);
     assert_eq!(set["require"], "mfa");
-    let all = ["password", "totp", "recovery-code", "passkey"];
+    let all = ["password", "totp", "recovery-code", "passkey", "sso"];
     assert_eq!(set["factors"], serde_json::json!(all));
 
     // What gets stricter waits for the gateway, which is gone: committed, and pending.
