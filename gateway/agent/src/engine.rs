@@ -352,8 +352,9 @@ impl Engine {
         let Some(location) = self.desired.as_ref().and_then(|d| d.location.as_ref()) else {
             return Ok(());
         };
-        self.datapath.set_services(&location.services)?;
+        // First, so that nothing is led to what has ceased to be a service.
         self.datapath.set_captive(&location.captive_portals)?;
+        self.datapath.set_services(&location.services)?;
         self.datapath.set_answers(location.answer_drops)
     }
 

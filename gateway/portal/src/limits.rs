@@ -9,9 +9,35 @@ const TOTAL: usize = 1024;
 /// For one address, so that no device can keep the others from logging in.
 const PER_DEVICE: usize = 16;
 
+/// For providers of single sign-on: one address speaks for all of its users, and each logout waits for
+/// gateways.
+const OF_PROVIDERS: Most = Most {
+    total: 4096,
+    each: 1024,
+};
+
+/// How many at once.
+#[derive(Clone, Copy)]
+struct Most {
+    total: usize,
+    each: usize,
+}
+
 /// Counts of open connections.
-#[derive(Clone, Default)]
-pub(crate) struct Limits(Arc<Mutex<Counts>>);
+#[derive(Clone)]
+pub(crate) struct Limits {
+    most: Most,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(Most {
+            total: TOTAL,
+            each: PER_DEVICE,
+        })
+    }
+}
 
 #[derive(Default)]
 struct Counts {
@@ -26,11 +52,23 @@ pub(crate) struct Place {
 }
 
 impl Limits {
+    fn new(most: Most) -> Self {
+        Self {
+            most,
+            counts: Arc::default(),
+        }
+    }
+
+    /// Where providers of single sign-on tell of logouts.
+    pub(crate) fn of_providers() -> Self {
+        Self::new(OF_PROVIDERS)
+    }
+
     /// None when there are too many already.
     pub(crate) fn enter(&self, device: IpAddr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let held = counts.by_device.get(&device).copied().unwrap_or(0);
-        if counts.total >= TOTAL || held >= PER_DEVICE {
+        if counts.total >= self.most.total || held >= self.most.each {
             return None;
         }
         counts.total += 1;
@@ -44,7 +82,11 @@ impl Limits {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.limits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .limits
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         counts.total = counts.total.saturating_sub(1);
         if let Some(held) = counts.by_device.get_mut(&self.device) {
             *held -= 1;

@@ -29,8 +29,10 @@ use crate::public::{Arrivals, PublicAddr, network};
 const BACKLOG: i32 = 256;
 /// For the TLS handshake, and for the head of each request.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// After this a connection ends, busy or not; clients just open another.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
+/// Outside of the tunnel, where places are taken by anyone. The second is more than a request may take.
+const STRANGERS_HANDSHAKE_TIME: Duration = Duration::from_secs(4);
+const STRANGERS_TIME: Duration = Duration::from_secs(30);
 /// What a request under way is given when the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// After `accept` failed, most often for want of file descriptors.
@@ -66,6 +68,7 @@ pub struct Portal {
     app: Router,
     /// Answers what comes without TLS, where anything does.
     plain: Option<Router>,
+    limits: Limits,
 }
 
 /// Who is spoken to.
@@ -75,6 +78,24 @@ enum Door {
     Devices(Known),
     /// Anyone, so many at a time; the address tells nothing but whose share a connection takes.
     Anyone(Arrivals),
+}
+
+impl Door {
+    /// After this a connection ends, busy or not; clients just open another.
+    fn connection_time(&self) -> Duration {
+        match self {
+            Self::Devices(_) => CONNECTION_TIME,
+            Self::Anyone(_) => STRANGERS_TIME,
+        }
+    }
+
+    /// For what comes before the first request.
+    fn handshake_time(&self) -> Duration {
+        match self {
+            Self::Devices(_) => HANDSHAKE_TIME,
+            Self::Anyone(_) => STRANGERS_HANDSHAKE_TIME,
+        }
+    }
 }
 
 impl Portal {
@@ -115,6 +136,7 @@ impl Portal {
             tls: TlsAcceptor::from(tls),
             door: Door::Devices(Known::new(logins.clone())),
             plain: Some(crate::plain_app(logins.clone(), passkeys.clone())),
+            limits: Limits::default(),
             app: crate::app(logins, passkeys, sso),
         }
     }
@@ -132,6 +154,7 @@ impl Portal {
             door: Door::Anyone(Arrivals::default()),
             app: crate::public_app(enrolments),
             plain: None,
+            limits: Limits::default(),
         })
     }
 
@@ -147,6 +170,7 @@ impl Portal {
             door: Door::Anyone(Arrivals::of_providers()),
             app: crate::backchannel_app(sso),
             plain: None,
+            limits: Limits::of_providers(),
         })
     }
 
@@ -166,7 +190,7 @@ impl Portal {
             door: self.door,
             app: self.app,
             plain: self.plain,
-            limits: Limits::default(),
+            limits: self.limits,
             stopped,
         };
         let mut accepting = JoinSet::new();
@@ -209,8 +233,9 @@ impl Server {
                         let Some(_place) = server.enter(from).await else {
                             return;
                         };
+                        let most = server.door.connection_time();
                         let served = server.connection(tcp, from);
-                        let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
+                        let _ = tokio::time::timeout(most, served).await;
                     });
                 }
                 Err(error) => {
@@ -249,10 +274,11 @@ impl Server {
         let Ok(at) = tcp.local_addr() else { return };
         let at = PortalAddr(SocketAddr::new(at.ip().to_canonical(), at.port()));
         let mut first = [0];
-        let peeked = tokio::time::timeout(HANDSHAKE_TIME, tcp.peek(&mut first));
+        let within = self.door.handshake_time();
+        let peeked = tokio::time::timeout(within, tcp.peek(&mut first));
         let Ok(Ok(1)) = peeked.await else { return };
         if first == [TLS_HANDSHAKE] {
-            let accepted = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(tcp));
+            let accepted = tokio::time::timeout(within, self.tls.accept(tcp));
             let Ok(Ok(tls)) = accepted.await else { return };
             let app = self.app.clone();
             self.serve(tls, app, from, at).await;
@@ -276,7 +302,7 @@ impl Server {
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HANDSHAKE_TIME);
+            .header_read_timeout(self.door.handshake_time());
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

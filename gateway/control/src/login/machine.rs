@@ -125,11 +125,12 @@ pub(crate) fn with_passkey(policy: &MfaPolicy, proven: Proven) -> Option<Level> 
 }
 
 /// What a login has proven that begins with a provider's word at this level. `None`: the provider has
-/// vouched for one factor, which is taken for something known.
-pub(crate) fn proven_by_sso(level: Level) -> Proven {
+/// vouched for one factor, something known or something possessed.
+pub(crate) fn proven_by_sso(level: Level, one_is_known: bool) -> Proven {
+    let two = level >= Level::Mfa;
     Proven {
-        knowledge: true,
-        possession: level >= Level::Mfa,
+        knowledge: two || one_is_known,
+        possession: two || !one_is_known,
         webauthn: level >= Level::PhishingResistant,
     }
 }
@@ -140,9 +141,15 @@ pub(crate) fn after_sso(policy: &MfaPolicy, proven: Proven) -> Option<Next> {
     if !policy.factors.contains(Factor::Sso) {
         return None;
     }
+    // A password comes first or not at all.
+    let later = FactorSet::NONE
+        .with(Factor::Totp)
+        .with(Factor::RecoveryCode)
+        .with(Factor::Passkey);
     match next(policy, proven) {
-        Next::Wants(wants) if wants.is_empty() => None,
-        next => Some(next),
+        Next::Wants(wants) if wants.and(later).is_empty() => None,
+        Next::Wants(wants) => Some(Next::Wants(wants.and(later))),
+        done => Some(done),
     }
 }
 
@@ -241,11 +248,16 @@ mod tests {
             )
         };
         let (mfa, strict) = (all(Level::Mfa), all(Level::PhishingResistant));
-        let after = |policy, level| after_sso(policy, proven_by_sso(level));
+        let after = |policy, level| after_sso(policy, proven_by_sso(level, true));
         let done = |level| Some(Next::Done(level));
         assert_eq!(
             after(&mfa, Level::None),
             Some(wants(&["totp", "recovery-code", "passkey"]))
+        );
+        // Two things that one has are one factor.
+        assert_eq!(
+            after_sso(&mfa, proven_by_sso(Level::None, false)),
+            Some(wants(&["passkey"]))
         );
         assert_eq!(after(&mfa, Level::Mfa), done(Level::Mfa));
         assert_eq!(

@@ -240,6 +240,7 @@ impl Logins {
             level,
             lifetime_ms: policy.session_lifetime_ms,
             idle_timeout_ms: policy.idle_timeout_ms,
+            authenticated_at_ms: None,
             actor: &actor,
         };
         let session = grant(write, grant_of).await?;

@@ -14,7 +14,7 @@ use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::enrolments::{self, NewLink};
 use crate::store::users::UserRow;
-use crate::store::{Entry, Write, accounts, limits, recovery, to_i64, users};
+use crate::store::{Entry, Write, accounts, devices, limits, recovery, sso, to_i64, users};
 
 /// How long a link is good where nothing else is said.
 const VALID_MS: u64 = 24 * 60 * 60 * 1000;
@@ -95,6 +95,15 @@ impl Core {
         if factors.contains(Factor::Passkey) {
             passkeys = accounts::void_passkeys(write.sql(), &user.id).await?;
         }
+        let mut accounts_unlinked = Vec::new();
+        if factors.contains(Factor::Sso) {
+            accounts_unlinked = sso::unlink_all(write.sql(), &user.id).await?;
+            if !accounts_unlinked.is_empty() {
+                let changed = write.revision();
+                devices::touch_of_user(write.sql(), &user.id, changed).await?;
+                self.declassify(&mut write).await?;
+            }
+        }
         limits::forgive(write.sql(), &user.id).await?;
         let sessions = end_all(&mut write, &user.id, ADMIN).await?;
         accounts::note_reset(write.sql(), &user.id, reason, now_ms).await?;
@@ -103,6 +112,7 @@ impl Core {
             "factors": factors.names(),
             "recovery_codes_voided": codes,
             "passkeys_voided": passkeys,
+            "accounts_unlinked": accounts_unlinked,
         });
         let detail = super::ended_with(&sessions, what);
         write

@@ -52,6 +52,13 @@ pub(crate) async fn make(write: &mut Write<'_>, making: Making<'_>) -> Result<Ve
             name: making.public_key.to_base64(),
         });
     }
+    // WireGuard knows no peer with its own interface's key: the gateway could never say that it has it.
+    if gateways::has_key(write.sql(), making.public_key).await? {
+        return Err(OperationError::Exists {
+            what: "gateway with public key",
+            name: making.public_key.to_base64(),
+        });
+    }
     let device = NewDevice {
         id: making.id,
         name: making.name,

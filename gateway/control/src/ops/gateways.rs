@@ -12,7 +12,7 @@ use crate::domain::{DeviceKey, Name};
 use crate::error::OperationError;
 use crate::secrets::{Token, TokenHash};
 use crate::store::gateways::{self, GatewayRow, Reason};
-use crate::store::{Entry, locations, to_u64};
+use crate::store::{Entry, devices, locations, to_u64};
 
 const TOKEN_LIFETIME_MS: i64 = 60 * 60 * 1000;
 /// A certificate that ends within this is replaced.
@@ -218,6 +218,12 @@ impl Core {
             return Err(OperationError::Precondition(
                 "this gateway has been removed or enrolled again".into(),
             ));
+        }
+        if let Some(device) = devices::find_by_key(write.sql(), key).await? {
+            return Err(OperationError::Precondition(format!(
+                "gateway {:?} has the WireGuard key of device {:?}: give the gateway a new one, or remove the device",
+                gateway.name, device.name
+            )));
         }
         gateways::set_public_key(write.sql(), &gateway.id, key).await?;
         let actor = format!("gateway:{}", gateway.name);

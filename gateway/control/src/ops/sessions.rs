@@ -19,6 +19,8 @@ pub(crate) struct Grant<'a> {
     pub(crate) device: &'a str,
     pub(crate) location_id: &'a str,
     pub(crate) level: v1::Level,
+    /// `None`: now. Earlier where somebody else vouches for a login of then.
+    pub(crate) authenticated_at_ms: Option<i64>,
     pub(crate) lifetime_ms: i64,
     pub(crate) idle_timeout_ms: i64,
     pub(crate) actor: &'a str,
@@ -43,7 +45,9 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         device_id: grant.device_id,
         location_id: grant.location_id,
         level: grant.level,
-        authenticated_at_ms: now_ms,
+        authenticated_at_ms: grant
+            .authenticated_at_ms
+            .map_or(now_ms, |at_ms| at_ms.min(now_ms)),
         deadline_ms: ends_ms.map_or(wanted_ms, |ends_ms| wanted_ms.min(ends_ms)),
         idle_timeout_ms: grant.idle_timeout_ms,
     };
@@ -113,6 +117,7 @@ impl Core {
             level: v1::Level::Mfa,
             lifetime_ms: or_default(request.lifetime_ms, location.mfa.session_lifetime_ms),
             idle_timeout_ms: or_default(request.idle_timeout_ms, location.mfa.idle_timeout_ms),
+            authenticated_at_ms: None,
             actor: super::ADMIN,
         };
         let id = grant(&mut write, grant_of).await?;

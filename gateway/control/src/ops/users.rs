@@ -320,6 +320,7 @@ pub(crate) async fn end_all(write: &mut Write<'_>, user_id: &str, by: &str) -> R
     attempts::delete_of_user(write.sql(), user_id).await?;
     accounts::void_ceremonies(write.sql(), user_id).await?;
     enrolments::void(write.sql(), user_id).await?;
+    sso::forget_visits(write.sql(), user_id).await?;
     let (revision, now_ms) = (write.revision(), write.now_ms());
     let ending = Ending {
         state: SessionState::Revoked,

@@ -187,7 +187,7 @@ impl Sso {
         let Some(location) = locations::find(write.sql(), &device.location_id).await? else {
             return Ok(Err("the location is gone"));
         };
-        let proven = proven_by_sso(vouch.level);
+        let proven = proven_by_sso(vouch.level, vouch.one_is_known);
         let Some(next) = after_sso(&location.mfa, proven) else {
             return Ok(Err("the location does not take the provider's word"));
         };
@@ -229,6 +229,7 @@ impl Sso {
                     device: &device.name,
                     location_id: &device.location_id,
                     level,
+                    authenticated_at_ms: Some(vouch.authenticated_at_ms),
                     lifetime_ms: location.mfa.session_lifetime_ms,
                     idle_timeout_ms: location.mfa.idle_timeout_ms,
                     actor: &actor,

@@ -54,6 +54,10 @@ pub(super) struct Vouch {
     pub(super) sid: String,
     /// `None`: one factor.
     pub(super) level: Level,
+    /// Where it is one factor: whether that is something known.
+    pub(super) one_is_known: bool,
+    /// When the user logged in there.
+    pub(super) authenticated_at_ms: i64,
     /// Where the provider is asked about them.
     pub(super) groups: Option<Vec<String>>,
 }
@@ -184,6 +188,11 @@ pub(super) fn read(
     let groups = provider.groups_claim.as_ref();
     Ok(Vouch {
         level: level(provider, claims),
+        one_is_known: one_is_known(claims),
+        authenticated_at_ms: claims
+            .auth_time()
+            .ok_or_else(|| bad("auth_time is missing"))?
+            .timestamp_millis(),
         groups: groups.map(|claim| groups_in(provider, others.get(claim))),
         subject: subject.to_owned(),
         sid: sid.to_owned(),
@@ -201,6 +210,17 @@ fn level(provider: &Provider, claims: &Claims) -> Level {
     };
     let levels = provider.levels.iter().filter(holds).map(|map| map.level);
     levels.max().unwrap_or(Level::None)
+}
+
+/// Whether a login with one factor was with something known (RFC 8176). A provider that does not say is
+/// taken at its best-known word: a password.
+fn one_is_known(claims: &Claims) -> bool {
+    claims.auth_method_refs().is_none_or(|amr| {
+        amr.is_empty()
+            || amr
+                .iter()
+                .any(|method| matches!(method.as_str(), "pwd" | "pin" | "kba"))
+    })
 }
 
 /// Those that can be groups of a policy; the others are left out.

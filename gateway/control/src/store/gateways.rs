@@ -173,6 +173,15 @@ pub(crate) async fn closed(
     rows.iter().map(parse).collect()
 }
 
+/// Whether a gateway has this WireGuard key.
+pub(crate) async fn has_key(sql: &mut AnyConnection, key: DeviceKey) -> Result<bool, StoreError> {
+    let found: Option<String> = sqlx::query_scalar("SELECT id FROM gateways WHERE public_key = $1")
+        .bind(key.to_base64())
+        .fetch_optional(sql)
+        .await?;
+    Ok(found.is_some())
+}
+
 pub(crate) async fn set_public_key(
     sql: &mut AnyConnection,
     id: &str,

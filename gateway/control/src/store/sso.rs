@@ -95,6 +95,33 @@ pub(crate) async fn unlink(
     Ok(Some(identity))
 }
 
+/// Takes back every link of the user, with the groups. Answers the providers.
+pub(crate) async fn unlink_all(
+    sql: &mut AnyConnection,
+    user_id: &str,
+) -> Result<Vec<String>, StoreError> {
+    let mut providers = Vec::new();
+    for identity in of_user(&mut *sql, user_id).await? {
+        unlink(&mut *sql, user_id, &identity.provider).await?;
+        providers.push(identity.provider);
+    }
+    Ok(providers)
+}
+
+/// Forgets who of the user's devices has been sent to a provider and is not back.
+pub(crate) async fn forget_visits(
+    sql: &mut AnyConnection,
+    user_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM sso_visits WHERE device_id IN (SELECT id FROM devices WHERE user_id = $1)",
+    )
+    .bind(user_id)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
 /// The user's accounts, by provider.
 pub(crate) async fn of_user(
     sql: &mut AnyConnection,

@@ -133,6 +133,7 @@ impl Passkeys {
             level,
             lifetime_ms: location.mfa.session_lifetime_ms,
             idle_timeout_ms: location.mfa.idle_timeout_ms,
+            authenticated_at_ms: None,
             actor: &actor,
         };
         let id = grant(&mut write, grant_of).await?;

@@ -258,7 +258,15 @@ async fn a_key_in_use_is_refused_like_one_that_is_none(engine: Engine) {
     scene.world.user("bob").await;
     scene.world.device("bobs", "bob").await;
     let mut answers = Vec::new();
-    for bytes in [&key("bobs")[..], &key("laptop"), &[0; 32], &[1; 31], b""] {
+    let gateway = scene.gateway.key;
+    for bytes in [
+        &key("bobs")[..],
+        &key("laptop"),
+        &gateway,
+        &[0; 32],
+        &[1; 31],
+        b"",
+    ] {
         let refused = add(&own, scene.from, "new", bytes).await.unwrap_err();
         answers.push(refused.to_string());
     }

@@ -1,6 +1,12 @@
 //! The portal's sockets, over real TLS.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod schemathesis;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
