@@ -48,11 +48,15 @@ CREATE TABLE sso_logins (
 CREATE INDEX sso_logins_identity ON sso_logins (issuer, subject);
 CREATE INDEX sso_logins_session ON sso_logins (session_id);
 
--- Logout tokens that were obeyed: each is, once.
+-- Logout tokens that were obeyed: each is, once. What comes back from a visit that was begun before is void.
 CREATE TABLE sso_logouts (
     issuer TEXT NOT NULL,
     -- The hash of `jti`.
     jti TEXT NOT NULL,
+    -- Whose: all of a subject's where `sid` is empty.
+    subject TEXT NOT NULL,
+    sid TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
     expires_ms BIGINT NOT NULL,
     PRIMARY KEY (issuer, jti)
 );

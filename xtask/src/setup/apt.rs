@@ -78,6 +78,7 @@ pub(crate) const TEST: &[Package] = &[
     program("chromium-driver", "chromedriver"),
     program("nodejs", "node"),
     program("npm", "npm"),
+    program("python3-venv", "python3"),
     Package {
         name: "postgresql",
         probe: Probe::Under {

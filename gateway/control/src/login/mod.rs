@@ -65,11 +65,11 @@ pub struct SessionView {
     pub deadline_ms: i64,
     /// 0: none.
     pub idle_timeout_ms: i64,
-    /// What its user has to be told, on the first session after it.
+    /// What its user has to be told, for a week.
     pub reset: Option<ResetNotice>,
 }
 
-/// An administrator voided factors of the account, as its user is told once.
+/// An administrator voided factors of the account, as its user is told.
 #[derive(Clone, Debug)]
 pub struct ResetNotice {
     pub at_ms: i64,

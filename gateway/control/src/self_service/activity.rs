@@ -55,6 +55,7 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
     // The record has the device's owner; who typed was not proven.
     let by = match row.action.as_str() {
         "login.begin" | "login.refuse" => "someone using it",
+        "enrolment.begin" | "user.enrol" => "someone with the link",
         _ => by,
     };
     if row.actor == me && row.subject.starts_with("user:") && row.subject != me {
@@ -93,6 +94,16 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         "user.add" => "The account was made".to_owned(),
         "user.groups" => "The account's groups were changed".to_owned(),
         "user.reset" => "Password or authenticator were reset".to_owned(),
+        "user.reset-factors" => format!(
+            "Ways to sign in were voided: {}",
+            detail["reason"].as_str().unwrap_or_default()
+        ),
+        "user.reset-told" => "Signed in for the first time since the reset".to_owned(),
+        "user.invite" => "A link to enrol by was made".to_owned(),
+        "enrolment.begin" => "The link to enrol by was opened".to_owned(),
+        "user.enrol" => "A new password and authenticator were set up".to_owned(),
+        "user.role" => "The account's role was changed".to_owned(),
+        "user.sso" => "The account at a provider was linked or unlinked".to_owned(),
         "user.unlock" => "Wrong sign-in attempts were forgotten".to_owned(),
         "user.disable" => "The account was disabled".to_owned(),
         "user.enable" => "The account was enabled".to_owned(),

@@ -191,6 +191,9 @@ impl SelfService {
         let now_ms = write.now_ms();
         let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
         let row = own(&mut write, &signed_in, id).await?;
+        if row.called() == label.as_str() {
+            return Ok(());
+        }
         temporary::call(write.sql(), &row.id, label.as_str()).await?;
         let detail = json!({ "called": label.as_str(), "was": row.called() });
         note(&mut write, &row.user, "device.rename", &row.name, detail).await?;

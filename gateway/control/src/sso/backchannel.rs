@@ -117,14 +117,14 @@ impl Sso {
 
         let mut write = core.store.change(now_ms).await?;
         let until_ms = now_ms + REMEMBERED_MS;
-        if !sso::spend_logout(write.sql(), issuer, &jti, until_ms).await? {
-            return Err(refuse("it was used before"));
-        }
         let whose = Whose {
             issuer,
             subject: token.sub.as_deref().unwrap_or_default(),
             sid: token.sid.as_deref().unwrap_or_default(),
         };
+        if !sso::spend_logout(write.sql(), whose, &jti, now_ms, until_ms).await? {
+            return Err(refuse("it was used before"));
+        }
         let by = format!("provider:{}", provider.name);
         let ended = end(&mut write, whose, &by).await?;
         write

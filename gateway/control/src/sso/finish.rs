@@ -21,7 +21,7 @@ use crate::secrets::{Secret, TokenHash};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
-use crate::store::sso::{self, Vouched};
+use crate::store::sso::{self, Vouched, Whose};
 use crate::store::{Entry, StoreError, Write, devices, locations, sessions, to_u64, users};
 
 /// The parameters that a provider sends a user back with. None is trusted.
@@ -82,7 +82,7 @@ impl Sso {
             Err(refusal) => return self.refuse(&device, provider, refusal).await,
         };
         match self
-            .advance(from, provider, &device, &secrets, vouch)
+            .advance(from, provider, &device, &secrets, visit.begun_ms, vouch)
             .await?
         {
             Ok(step) => Ok(step),
@@ -167,6 +167,7 @@ impl Sso {
         provider: &Provider,
         visitor: &DeviceRow,
         secrets: &VisitSecrets,
+        begun_ms: i64,
         vouch: Vouch,
     ) -> Result<Result<LoginStep, &'static str>, SsoError> {
         let core = self.core();
@@ -176,6 +177,14 @@ impl Sso {
         let Some(user_id) = sso::user_of(write.sql(), issuer, subject).await? else {
             return Ok(Err("the account is linked to nobody"));
         };
+        let whose = Whose {
+            issuer,
+            subject,
+            sid: &vouch.sid,
+        };
+        if sso::logged_out_since(write.sql(), whose, begun_ms).await? {
+            return Ok(Err("its user has logged out there meanwhile"));
+        }
         // As things are now, not as they were when the user was sent there.
         let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
         let device = device.filter(|device| device.id == visitor.id && device.user_id == user_id);

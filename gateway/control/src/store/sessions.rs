@@ -26,7 +26,8 @@ pub(crate) struct SessionRow {
     pub(crate) last_activity_ms: i64,
     pub(crate) ended_ms: i64,
     pub(crate) ended_by: String,
-    /// When an administrator voided factors of the account, on the first session since. Otherwise 0.
+    /// When an administrator voided factors of the account, on the sessions of the week since: whoever
+    /// was first, the account's owner sees it too. Otherwise 0.
     pub(crate) told_reset_ms: i64,
     pub(crate) reset_reason: String,
 }
@@ -68,7 +69,8 @@ const SELECT: &str = "
         CASE WHEN d.label = '' THEN d.name ELSE d.label END AS device_called, s.location_id,
         l.name AS location, s.level, s.state, s.authenticated_at_ms, s.deadline_ms,
         s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by, u.reset_reason,
-        CASE WHEN u.reset_ms > 0 AND s.authenticated_at_ms = u.reset_told_ms
+        CASE WHEN u.reset_ms > 0 AND s.authenticated_at_ms >= u.reset_ms
+                AND s.authenticated_at_ms < u.reset_ms + 604800000
             THEN u.reset_ms ELSE 0 END AS told_reset_ms
     FROM sessions s
     JOIN users u ON u.id = s.user_id

@@ -332,20 +332,43 @@ pub(crate) async fn end_attempts(
 /// Notes a logout token as obeyed. False when it was before.
 pub(crate) async fn spend_logout(
     sql: &mut AnyConnection,
-    issuer: &str,
+    whose: Whose<'_>,
     jti: &TokenHash,
+    now_ms: i64,
     expires_ms: i64,
 ) -> Result<bool, StoreError> {
     let spent = sqlx::query(
-        "INSERT INTO sso_logouts (issuer, jti, expires_ms) VALUES ($1, $2, $3)
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO sso_logouts (issuer, jti, subject, sid, at_ms, expires_ms)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
-    .bind(issuer)
+    .bind(whose.issuer)
     .bind(jti.as_str())
+    .bind(whose.subject)
+    .bind(whose.sid)
+    .bind(now_ms)
     .bind(expires_ms)
     .execute(sql)
     .await?;
     Ok(spent.rows_affected() == 1)
+}
+
+/// Whether the provider has told of a logout of this login since then.
+pub(crate) async fn logged_out_since(
+    sql: &mut AnyConnection,
+    whose: Whose<'_>,
+    since_ms: i64,
+) -> Result<bool, StoreError> {
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT jti FROM sso_logouts WHERE issuer = $1 AND at_ms > $4
+            AND ((sid = '' AND subject = $2) OR (sid <> '' AND sid = $3)) LIMIT 1",
+    )
+    .bind(whose.issuer)
+    .bind(whose.subject)
+    .bind(whose.sid)
+    .bind(since_ms)
+    .fetch_optional(sql)
+    .await?;
+    Ok(found.is_some())
 }
 
 /// Forgets what is over.

@@ -12,6 +12,7 @@ crate::on_both!(
     a_logout_there_ends_the_session_here,
     a_logout_token_counts_once_whatever_restarts,
     a_logout_of_one_session_there_ends_that_one_here,
+    a_logout_reaches_those_who_are_under_way,
     invariant_4_a_logout_reaches_the_gateway_at_once,
 );
 
@@ -31,6 +32,27 @@ impl Setting {
         let told = self.sso().log_out("acme", &token).await?;
         Ok(told.sessions)
     }
+}
+
+/// A code that was held back until after the logout.
+async fn a_logout_reaches_those_who_are_under_way(engine: Engine) {
+    let setting = Setting::new(engine).await;
+    let late = async |logout: &str, change: fn(&mut Value)| {
+        let visit = setting.begin().await;
+        let token = setting.key.sign(&setting.claims(&visit));
+        setting.world.advance_s(1);
+        let mut claims = setting.logout(logout);
+        change(&mut claims);
+        setting.tell(&claims).await.unwrap();
+        setting.back(&visit, token).await
+    };
+    let all = late("all", |_| {}).await;
+    assert!(matches!(all, Err(SsoError::Refused)), "{all:?}");
+    let this = late("this", |claims| claims["sid"] = json!("there-1")).await;
+    assert!(matches!(this, Err(SsoError::Refused)), "{this:?}");
+    assert_eq!(setting.live().await, 0);
+    let another = late("another", |claims| claims["sid"] = json!("there-2")).await;
+    assert!(matches!(another, Ok(LoginStep::Done(_))), "{another:?}");
 }
 
 async fn a_logout_there_ends_the_session_here(engine: Engine) {

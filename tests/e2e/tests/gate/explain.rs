@@ -43,7 +43,7 @@ require = "none"
 name = "web"
 who = ["*"]
 to = ["10.9.0.0/24"]
-ports = ["tcp/80"]
+ports = ["tcp/8080"]
 
 [[rule]]
 name = "short"
@@ -66,7 +66,7 @@ ports = ["tcp/7"]
 "#;
 
 /// Ports of the server that rules speak of, and one that none does.
-const PORTS: [u16; 7] = [22, 23, 24, 25, 80, 81, 82];
+const PORTS: [u16; 7] = [22, 23, 24, 25, 8080, 81, 82];
 
 fn explain(gate: &Gate, to: IpAddr, port: u16) -> Result<Value> {
     gate.ask(&["explain", "alice-device", &format!("{to}:{port}")])
@@ -114,7 +114,7 @@ fn inv9_every_verdict_is_explained_as_the_kernel_gives_it() -> Result<()> {
         let locked = ("reason", "locked".into());
         let mfa = ("required", "mfa".into());
         expect(
-            &server(80)?,
+            &server(8080)?,
             &[locked.clone(), ("rule", "web".into()), mfa.clone()],
         )?;
         let free = [("reason", "open_rule".into()), ("rule", "free".into())];
@@ -143,7 +143,7 @@ fn inv9_every_verdict_is_explained_as_the_kernel_gives_it() -> Result<()> {
         let denied = [("reason", "denied".into()), ("rule", "no".into())];
         expect(&server(24)?, &denied)?;
         let session = ("reason", "session".into());
-        let web = server(80)?;
+        let web = server(8080)?;
         expect(
             &web,
             &[
