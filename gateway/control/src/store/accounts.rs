@@ -6,7 +6,7 @@ use sqlx::AnyConnection;
 use super::StoreError;
 use crate::domain::Role;
 
-/// What the user of a session is to be told once.
+/// What the user of a session is to be told.
 pub(crate) struct ResetRow {
     pub(crate) at_ms: i64,
     pub(crate) reason: String,
@@ -78,7 +78,7 @@ pub(crate) async fn void_ceremonies(
     Ok(())
 }
 
-/// Notes that an administrator voided factors; the next login tells the user.
+/// Notes that an administrator voided factors; the sessions of the week from now tell the user.
 pub(crate) async fn note_reset(
     sql: &mut AnyConnection,
     user_id: &str,
@@ -96,7 +96,8 @@ pub(crate) async fn note_reset(
     Ok(())
 }
 
-/// The session that is granted now tells of a reset, if no earlier one did. `Some` when it is the one.
+/// Notes that the user has been told of a reset. `Some` when the session that is granted now is the first
+/// one that tells.
 pub(crate) async fn tell_reset(
     sql: &mut AnyConnection,
     user_id: &str,

@@ -70,7 +70,7 @@ const SELECT: &str = "
         l.name AS location, s.level, s.state, s.authenticated_at_ms, s.deadline_ms,
         s.idle_timeout_ms, s.last_activity_ms, s.ended_ms, s.ended_by, u.reset_reason,
         CASE WHEN u.reset_ms > 0 AND s.authenticated_at_ms >= u.reset_ms
-                AND s.authenticated_at_ms < u.reset_ms + 604800000
+                AND s.authenticated_at_ms < u.reset_ms + 7 * 86400000
             THEN u.reset_ms ELSE 0 END AS told_reset_ms
     FROM sessions s
     JOIN users u ON u.id = s.user_id

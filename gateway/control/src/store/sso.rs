@@ -100,12 +100,15 @@ pub(crate) async fn unlink_all(
     sql: &mut AnyConnection,
     user_id: &str,
 ) -> Result<Vec<String>, StoreError> {
-    let mut providers = Vec::new();
-    for identity in of_user(&mut *sql, user_id).await? {
-        unlink(&mut *sql, user_id, &identity.provider).await?;
-        providers.push(identity.provider);
-    }
-    Ok(providers)
+    sqlx::query("DELETE FROM sso_groups WHERE user_id = $1")
+        .bind(user_id)
+        .execute(&mut *sql)
+        .await?;
+    let query = "DELETE FROM sso_identities WHERE user_id = $1 RETURNING provider";
+    Ok(sqlx::query_scalar(query)
+        .bind(user_id)
+        .fetch_all(sql)
+        .await?)
 }
 
 /// Forgets who of the user's devices has been sent to a provider and is not back.
@@ -290,9 +293,20 @@ pub(crate) async fn opened(
     Ok(())
 }
 
-/// Where the provider did not say at the login which session of its own it was, who it was has to do.
-const THEIRS: &str = "issuer = $1 AND ($2 = '' OR subject = $2)
-    AND ($3 = '' OR sid = $3 OR ($2 <> '' AND sid = ''))";
+/// Whether a logout, by subject and sid, is about a login by its own. Where the provider did not say at the
+/// login which session of its own it was, who it was has to do.
+fn about(logout: [&str; 2], login: [&str; 2]) -> String {
+    let ([subject, sid], [login_subject, login_sid]) = (logout, login);
+    format!(
+        "issuer = $1 AND ({subject} = '' OR {login_subject} = {subject})
+            AND ({sid} = '' OR {login_sid} = {sid} OR ({subject} <> '' AND {login_sid} = ''))"
+    )
+}
+
+/// The logins in the table that the given logout is about.
+fn theirs() -> String {
+    about(["$2", "$3"], ["subject", "sid"])
+}
 
 /// Live sessions of these logins, with the location of each.
 pub(crate) async fn live_sessions(
@@ -301,7 +315,8 @@ pub(crate) async fn live_sessions(
 ) -> Result<Vec<(String, String)>, StoreError> {
     let query = sqlx::AssertSqlSafe(format!(
         "SELECT id, location_id FROM sessions WHERE state = 'live'
-            AND id IN (SELECT session_id FROM sso_logins WHERE {THEIRS}) ORDER BY id"
+            AND id IN (SELECT session_id FROM sso_logins WHERE {}) ORDER BY id",
+        theirs()
     ));
     Ok(sqlx::query_as(query)
         .bind(whose.issuer)
@@ -318,7 +333,8 @@ pub(crate) async fn end_attempts(
 ) -> Result<u64, StoreError> {
     let query = sqlx::AssertSqlSafe(format!(
         "DELETE FROM login_attempts
-         WHERE id IN (SELECT attempt_id FROM sso_logins WHERE {THEIRS})"
+         WHERE id IN (SELECT attempt_id FROM sso_logins WHERE {})",
+        theirs()
     ));
     let ended = sqlx::query(query)
         .bind(whose.issuer)
@@ -358,16 +374,17 @@ pub(crate) async fn logged_out_since(
     whose: Whose<'_>,
     since_ms: i64,
 ) -> Result<bool, StoreError> {
-    let found: Option<String> = sqlx::query_scalar(
-        "SELECT jti FROM sso_logouts WHERE issuer = $1 AND at_ms > $4
-            AND ((sid = '' AND subject = $2) OR (sid <> '' AND sid = $3)) LIMIT 1",
-    )
-    .bind(whose.issuer)
-    .bind(whose.subject)
-    .bind(whose.sid)
-    .bind(since_ms)
-    .fetch_optional(sql)
-    .await?;
+    let query = sqlx::AssertSqlSafe(format!(
+        "SELECT jti FROM sso_logouts WHERE at_ms > $4 AND {} LIMIT 1",
+        about(["subject", "sid"], ["$2", "$3"])
+    ));
+    let found: Option<String> = sqlx::query_scalar(query)
+        .bind(whose.issuer)
+        .bind(whose.subject)
+        .bind(whose.sid)
+        .bind(since_ms)
+        .fetch_optional(sql)
+        .await?;
     Ok(found.is_some())
 }
 

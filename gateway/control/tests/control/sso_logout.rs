@@ -51,6 +51,16 @@ async fn a_logout_reaches_those_who_are_under_way(engine: Engine) {
     let this = late("this", |claims| claims["sid"] = json!("there-1")).await;
     assert!(matches!(this, Err(SsoError::Refused)), "{this:?}");
     assert_eq!(setting.live().await, 0);
+    // The provider did not say at the login which session it was: who it was has to do.
+    let visit = setting.begin().await;
+    let mut claims = setting.claims(&visit);
+    claims.as_object_mut().unwrap().remove("sid");
+    setting.world.advance_s(1);
+    let mut logout = setting.logout("unsaid");
+    logout["sid"] = json!("there-3");
+    setting.tell(&logout).await.unwrap();
+    let unsaid = setting.back(&visit, setting.key.sign(&claims)).await;
+    assert!(matches!(unsaid, Err(SsoError::Refused)), "{unsaid:?}");
     let another = late("another", |claims| claims["sid"] = json!("there-2")).await;
     assert!(matches!(another, Ok(LoginStep::Done(_))), "{another:?}");
 }
