@@ -21,6 +21,7 @@ mod recovery;
 mod rogue;
 mod secrets;
 mod seeing;
+mod session_key;
 mod sso;
 mod sso_logout;
 mod store;
