@@ -94,15 +94,18 @@ impl Expected {
     }
 }
 
-/// A peer with its class of the policy for the wire, and its allowed IPs as numbers. `None` where no
-/// gateway is to know the device: at a session-key location, without a live session.
+/// A peer for the wire, and its allowed IPs as numbers.
+pub(super) type WirePeer = (v1::Peer, Vec<(IpAddr, u8)>);
+
+/// A device as a peer with its class of the policy. `None` where no gateway is to know the device: at a
+/// session-key location, without a live session.
 pub(super) fn peer(
     core: &Core,
     row: &PeerRow,
     mode: Mode,
     policy: u32,
     now_ms: i64,
-) -> Result<Option<(v1::Peer, Vec<(IpAddr, u8)>)>, OperationError> {
+) -> Result<Option<WirePeer>, OperationError> {
     // One that is over, but not yet ended in the store, is not worth sending.
     let live = row
         .session
