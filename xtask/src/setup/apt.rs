@@ -65,6 +65,7 @@ pub(crate) const LLVM: &[Package] = &[Package {
 
 /// Real parts that the tests work against.
 pub(crate) const TEST: &[Package] = &[
+    program("curl", "curl"),
     program("iproute2", "ip"),
     program("iputils-ping", "ping"),
     program("nftables", "nft"),
@@ -94,7 +95,6 @@ pub(crate) const VM: &[Package] = &[
     program("busybox-static", "busybox"),
     program("file", "file"),
     program("kmod", "depmod"),
-    program("python3-venv", "python3"),
 ];
 
 /// Installs those of `packages` that are missing.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e_tests::flows::{Echo, connects};
-use e2e_tests::{Namespace, Options, SERVER_V4, SERVER_V6, eventually, with_gate};
+use e2e_tests::{Namespace, Options, SERVER_V4, SERVER_V6, eventually, run, with_gate};
 
 use crate::SOON;
 use crate::policy::apply;
@@ -92,6 +92,35 @@ fn inv1_plain_http_leads_to_the_portal_until_the_login_and_to_a_step_up_where_on
         eventually("nothing is led any more", SOON, || {
             Ok(get(&peer.namespace, SERVER_V4).is_err())
         })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_browser_is_led_to_the_portal() -> Result<()> {
+    with_gate(Options::default(), |gate| {
+        let user = gate.add_user("alice")?;
+        let peer = gate.add_peer(0, &user)?;
+        let mut chromium = peer.namespace.command("chromium");
+        chromium
+            // Its own sandbox refuses to run as root; the certificate is by the gateway's own CA.
+            .args(["--headless", "--no-sandbox", "--ignore-certificate-errors"])
+            .args(["--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+            ])
+            .arg(format!(
+                "--user-data-dir={}",
+                gate.scratch().join("browser").display()
+            ))
+            .args(["--dump-dom", &format!("http://{SERVER_V4}/where/to")]);
+        let page = run(&mut chromium, "")?.stdout;
+        ensure!(
+            page.contains("<form method=\"post\" action=\"/login\"")
+                && page.contains("type=\"password\""),
+            "the page to sign in: {page}"
+        );
         Ok(())
     })
 }
