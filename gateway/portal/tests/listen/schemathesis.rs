@@ -85,7 +85,7 @@ async fn the_enrolment_api_does_what_its_description_says() {
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     let description = format!("https://{address}/api/v1/enrol/openapi.json");
-    // What goes on beyond a network's share is answered 429 and nothing else, which fuzzing takes for an error.
+    // Connections beyond a network's share are closed, which fuzzing takes for an error.
     run(&description, "examples,coverage", state.path()).await;
     serving.abort();
 }
