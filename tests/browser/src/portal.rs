@@ -191,7 +191,9 @@ impl Portal {
         let inside = portcullis_portal::app(self.control.logins(), None, None);
         let outside = portcullis_portal::public_app(self.control.enrolments());
         let text = format!("{inside:?}{outside:?}");
-        let paths = text.split('"').filter(|part| part.starts_with('/'));
+        let paths = text
+            .split('"')
+            .filter(|part| part.starts_with('/') && !part.contains("__private"));
         paths.map(str::to_owned).collect()
     }
 

@@ -1,7 +1,9 @@
 //! Signing in by each factor, and every refusal, in Chromium against the real portal and a real provider.
 //! One after the other in one browser: it is the starting that takes time.
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 use browser_tests::{Browser, PASSWORD, Portal};
 use oidc::{CLIENT, Provider, SECRET};
 
@@ -55,11 +57,22 @@ async fn by_provider(portal: &Portal, browser: &Browser, login: &str) -> Result<
     browser.page.execute(fill, vec![login.into()]).await?;
     browser.click("[type=submit]").await?;
     // What the portal asks to be told has to be agreed to, the first time.
-    let source = browser.page.source().await?;
-    if source.contains("name=\"prompt\" value=\"consent\"") {
-        browser.click("[type=submit]").await?;
+    for _ in 0..100 {
+        if browser
+            .page
+            .current_url()
+            .await?
+            .as_str()
+            .starts_with(&portal.url(""))
+        {
+            return Ok(());
+        }
+        if browser.page.source().await?.contains("value=\"consent\"") {
+            return browser.click("[type=submit]").await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
+    bail!("the provider does not lead back")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
