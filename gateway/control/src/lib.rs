@@ -52,8 +52,9 @@ pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
 pub use self_service::{
-    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice,
-    OwnSession, SelfService, SelfServiceError, Tunnel,
+    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, LinkedProvider, NewDevice,
+    NewRecoveryCodes, OwnDevice, OwnFactors, OwnSession, SelfService, SelfServiceError, SetSince,
+    TotpSetup, Tunnel,
 };
 pub use sso::{
     Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,

@@ -17,6 +17,7 @@ mod own;
 mod pages;
 mod passkeys;
 mod public;
+mod seed;
 mod site;
 mod sso;
 mod view;
@@ -73,7 +74,7 @@ pub fn public_app(enrolments: Enrolments) -> Router {
     let requests = public::Requests::default();
     Router::new()
         .merge(enrol::pages())
-        .nest("/api/v1/enrol", enrol::calls())
+        .merge(enrol::calls())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))

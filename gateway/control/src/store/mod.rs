@@ -13,6 +13,7 @@ pub(crate) mod changes;
 pub(crate) mod devices;
 pub(crate) mod enrolments;
 mod error;
+pub(crate) mod factors;
 pub(crate) mod gateways;
 pub(crate) mod limits;
 pub(crate) mod locations;
