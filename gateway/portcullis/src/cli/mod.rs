@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod certificate;
 mod choice;
 mod device;
 mod doctor;
@@ -237,7 +238,12 @@ impl AgentCommand {
 }
 
 fn check(args: &ConfigArgs, output: Output) -> Result<Exit> {
-    args.load()?;
+    let config = args.load()?;
+    if let Some((name, source)) = config.portal.certificate_source() {
+        source
+            .check(&name, crate::time::now_ms())
+            .context("[portal] certificate, key")?;
+    }
     let file = args.config.display().to_string();
     output.answer(
         || serde_json::json!({ "ok": true, "file": file }),
