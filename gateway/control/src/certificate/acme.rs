@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use instant_acme::{
-    Account, AccountCredentials, AuthorizationHandle, AuthorizationStatus, ChallengeType,
-    Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
-};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::AcmeConfig;
 use super::check::{CertificateError, Checked, check};
-use super::{AcmeConfig, dns};
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::secrets::{Field, random};
@@ -25,9 +20,7 @@ const MINUTE_MS: i64 = 60 * 1000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 /// An order has to be over before another process may begin one.
 const ORDER_WITHIN: Duration = Duration::from_secs(8 * 60);
-const LEASE_MS: i64 = 10 * MINUTE_MS;
-/// For the CA to look at the challenge, and again to sign.
-const CA_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const LEASE_MS: i64 = 10 * MINUTE_MS;
 /// Let's Encrypt takes five failed validations of a name in an hour.
 const AFTER_FAILURES_MS: [i64; 2] = [5 * MINUTE_MS, 15 * MINUTE_MS];
 const LONGEST_PAUSE_MS: i64 = 6 * HOUR_MS;
@@ -62,15 +55,15 @@ pub enum AcmeError {
     Account(#[from] serde_json::Error),
 }
 
-fn ca(what: &'static str) -> impl FnOnce(instant_acme::Error) -> AcmeError {
+pub(super) fn ca(what: &'static str) -> impl FnOnce(instant_acme::Error) -> AcmeError {
     move |source| AcmeError::Ca { what, source }
 }
 
 /// A chain in PEM, its key in DER, and both as they are used.
-struct Got {
-    chain: String,
-    key: Zeroizing<Vec<u8>>,
-    checked: Checked,
+pub(super) struct Got {
+    pub(super) chain: String,
+    pub(super) key: Zeroizing<Vec<u8>>,
+    pub(super) checked: Checked,
 }
 
 impl Core {
@@ -209,177 +202,6 @@ impl Core {
         Ok(())
     }
 
-    async fn order(&self, name: &PortalName, config: &AcmeConfig) -> Result<Got, AcmeError> {
-        let account = self.account(config).await?;
-        let names = [Identifier::Dns(name.to_string())];
-        let mut order = account
-            .new_order(&NewOrder::new(&names))
-            .await
-            .map_err(ca("the CA takes no order"))?;
-        let proven = self.prove(&mut order, config).await?;
-        let ended = order
-            .poll_ready(&RetryPolicy::default().timeout(CA_WITHIN))
-            .await;
-        // Whatever came of it, what was shown to the CA goes.
-        for undo in &proven {
-            self.undo(undo, config).await;
-        }
-        if ended.map_err(ca("the order failed"))? != OrderStatus::Ready {
-            return Err(AcmeError::Challenge(reason(&mut order).await));
-        }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::new(vec![name.to_string()])?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let request = params.serialize_request(&key)?;
-        order
-            .finalize_csr(request.der())
-            .await
-            .map_err(ca("the CA refused the signing request"))?;
-        let chain = order
-            .poll_certificate(&RetryPolicy::default().timeout(CA_WITHIN))
-            .await
-            .map_err(ca("the CA gave no certificate"))?;
-        let key = Zeroizing::new(key.serialize_der());
-        let checked = parse(&chain, &key, name, self.now_ms())?;
-        Ok(Got {
-            chain,
-            key,
-            checked,
-        })
-    }
-
-    /// The account in the store, or a new one.
-    async fn account(&self, config: &AcmeConfig) -> Result<Account, AcmeError> {
-        let builder = match &config.ca_file {
-            Some(path) => Account::builder_with_root(path),
-            None => Account::builder(),
-        };
-        let builder = builder.map_err(ca("cannot read ca_file"))?;
-        let directory = config.directory.as_str();
-        let mut read = self.store.read().await.map_err(OperationError::from)?;
-        let found = acme::account(read.sql(), directory).await;
-        read.end().await.map_err(OperationError::from)?;
-        if let Some(sealed) = found.map_err(OperationError::from)? {
-            let text = self.vault.unseal(credentials(directory), &sealed);
-            let text = text.map_err(OperationError::from)?;
-            let found: AccountCredentials = serde_json::from_slice(&text)?;
-            return builder
-                .from_credentials(found)
-                .await
-                .map_err(ca("the CA cannot be reached"));
-        }
-        let contact: Vec<&str> = config.contact.as_deref().into_iter().collect();
-        let wanted = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: config.accept_terms,
-            only_return_existing: false,
-        };
-        let (account, made) = builder
-            .create(&wanted, directory.to_owned(), None)
-            .await
-            .map_err(ca("the CA gave no account"))?;
-        let text = Zeroizing::new(serde_json::to_vec(&made)?);
-        self.keep_account(directory, &text).await?;
-        Ok(account)
-    }
-
-    async fn keep_account(&self, directory: &str, text: &[u8]) -> Result<(), OperationError> {
-        let sealed = self.vault.seal(credentials(directory), text)?;
-        let mut write = self.store.record(self.now_ms()).await?;
-        let now_ms = write.now_ms();
-        acme::add_account(write.sql(), directory, &sealed, now_ms).await?;
-        let entry = Entry {
-            actor: "system",
-            action: "certificate.account",
-            subject: directory,
-            detail: json!({}),
-        };
-        write.audit(entry).await?;
-        write.commit().await?;
-        Ok(())
-    }
-
-    /// Shows the CA what it asks for. Answers what is to be undone.
-    async fn prove(&self, order: &mut Order, config: &AcmeConfig) -> Result<Vec<Undo>, AcmeError> {
-        let mut shown = Vec::new();
-        let mut authorizations = order.authorizations();
-        while let Some(next) = authorizations.next().await {
-            let one = next.map_err(ca("the CA gave no challenge"));
-            let failed = match one {
-                Ok(one) if one.status == AuthorizationStatus::Valid => continue,
-                Ok(one) => self.prove_one(one, config, &mut shown).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = failed {
-                for undo in &shown {
-                    self.undo(undo, config).await;
-                }
-                return Err(error);
-            }
-        }
-        Ok(shown)
-    }
-
-    async fn prove_one(
-        &self,
-        mut one: AuthorizationHandle<'_>,
-        config: &AcmeConfig,
-        shown: &mut Vec<Undo>,
-    ) -> Result<(), AcmeError> {
-        let by_dns = config.listen.is_empty();
-        let (kind, word) = if by_dns {
-            (ChallengeType::Dns01, "dns-01")
-        } else {
-            (ChallengeType::Http01, "http-01")
-        };
-        let mut challenge = one.challenge(kind).ok_or(AcmeError::NotOffered(word))?;
-        let answer = challenge.key_authorization();
-        if by_dns {
-            let record = format!("_acme-challenge.{}", challenge.identifier());
-            let value = answer.dns_value();
-            // Also where setting it failed half-way.
-            shown.push(Undo::Record(record.clone(), value.clone()));
-            dns::run(&config.dns_command, "set", &record, &value).await?;
-        } else {
-            let token = challenge.token.clone();
-            let mut write = self
-                .store
-                .record(self.now_ms())
-                .await
-                .map_err(OperationError::from)?;
-            let now_ms = write.now_ms();
-            let until = (now_ms, now_ms + LEASE_MS);
-            acme::add_challenge(write.sql(), &token, answer.as_str(), until)
-                .await
-                .map_err(OperationError::from)?;
-            write.commit().await.map_err(OperationError::from)?;
-            shown.push(Undo::Token(token));
-        }
-        challenge
-            .set_ready()
-            .await
-            .map_err(ca("the CA refused the challenge"))
-    }
-
-    async fn undo(&self, undo: &Undo, config: &AcmeConfig) {
-        let undone = match undo {
-            Undo::Record(record, value) => {
-                dns::run(&config.dns_command, "clear", record, value).await
-            }
-            Undo::Token(token) => self.forget_challenge(token).await.map_err(AcmeError::from),
-        };
-        if let Err(error) = undone {
-            tracing::warn!(%error, "what a challenge needed is still there");
-        }
-    }
-
-    async fn forget_challenge(&self, token: &str) -> Result<(), OperationError> {
-        let mut write = self.store.record(self.now_ms()).await?;
-        acme::remove_challenge(write.sql(), token).await?;
-        write.commit().await?;
-        Ok(())
-    }
-
     pub(super) async fn challenge_answer(&self, token: &str) -> Option<String> {
         // RFC 8555, 8.3: base64url.
         let is_token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -391,12 +213,6 @@ impl Core {
         let _ = read.end().await;
         answer.ok().flatten()
     }
-}
-
-/// What was shown to the CA.
-enum Undo {
-    Record(String, String),
-    Token(String),
 }
 
 fn whose<'a>(name: &'a PortalName, config: &'a AcmeConfig) -> Whose<'a> {
@@ -414,7 +230,7 @@ fn private_key(place: &str) -> Field<'_> {
     }
 }
 
-fn credentials(directory: &str) -> Field<'_> {
+pub(super) fn credentials(directory: &str) -> Field<'_> {
     Field {
         table: "acme_accounts",
         column: "credentials",
@@ -422,7 +238,7 @@ fn credentials(directory: &str) -> Field<'_> {
     }
 }
 
-fn parse(
+pub(super) fn parse(
     chain: &str,
     key: &[u8],
     name: &PortalName,
@@ -464,21 +280,6 @@ fn is_forgotten(error: &AcmeError) -> bool {
         } => problem.r#type.as_deref() == Some(FORGOTTEN),
         _ => false,
     }
-}
-
-/// What the CA says of the challenge that failed.
-async fn reason(order: &mut Order) -> String {
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut one)) = authorizations.next().await {
-        let Ok(state) = one.refresh().await else {
-            continue;
-        };
-        let mut errors = state.challenges.iter().filter_map(|c| c.error.as_ref());
-        if let Some(problem) = errors.next() {
-            return problem.to_string();
-        }
-    }
-    "it does not say why".to_owned()
 }
 
 #[cfg(test)]

@@ -45,6 +45,13 @@ pub enum CertificateError {
     OtherName(String),
 }
 
+impl CertificateError {
+    /// Whether the same certificate is in order at another time.
+    pub(super) fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::Early(_))
+    }
+}
+
 /// A certificate in order, with its key.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {

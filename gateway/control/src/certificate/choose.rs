@@ -75,7 +75,7 @@ impl Slot {
                 if state.problem != problem {
                     tracing::error!(
                         problem,
-                        "the portal's certificate is not taken; the one before stays in use"
+                        "the portal's certificate is not taken; what is in use stays, or the own CA's"
                     );
                     state.problem = problem;
                 }

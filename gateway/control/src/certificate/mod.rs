@@ -8,6 +8,7 @@ mod choose;
 mod config;
 mod dns;
 mod files;
+mod order;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +58,8 @@ pub struct PortalCertificate {
 }
 
 impl PortalCertificate {
-    /// Installs what there is. Files that cannot be used are refused.
+    /// Installs what there is. Files that cannot be used are refused, unless time alone is in the way: a
+    /// restart is not to take the whole service down where a running one would have gone on.
     pub(crate) async fn open(
         core: Arc<Core>,
         name: PortalName,
@@ -66,9 +68,13 @@ impl PortalCertificate {
         let this = Self { core, name, source };
         match &this.source {
             CertificateSource::Files { certificate, key } => {
-                let found = files::read(certificate, key, &this.name, this.core.now_ms())?;
+                let found = files::read(certificate, key, &this.name, this.core.now_ms());
+                let found = match found {
+                    Err(error) if !error.is_of_time() => return Err(error),
+                    found => found,
+                };
                 this.core.certificate.describe(&this.name, None);
-                this.core.certificate.install(found);
+                this.core.certificate.take(found);
             }
             CertificateSource::Acme(config) => {
                 let directory = Some(config.directory.as_str());

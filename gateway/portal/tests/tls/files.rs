@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use portcullis_control::{CertificateSource, PortalCertificate};
+use portcullis_control::{CertificateSource, PortalCertificate, PortalName};
 
-use super::{NAME, TestCa, World, accepts, name, serve, shown, write_private};
+use portcullis_client::{Fingerprint, PortalClient, PortalError};
+
+use super::{NAME, TestCa, World, accepts, name, serve, serve_as, shown, write_private};
 
 const NOW: (i32, i32) = (2000, 2200);
 
@@ -94,8 +96,6 @@ async fn what_cannot_be_used_is_refused() {
             (good.0.clone(), other.1.clone()),
             "does not belong",
         ),
-        ("expired", ca.give(&[NAME], (2000, 2001)), "has expired"),
-        ("early", ca.give(&[NAME], (2190, 2200)), "not valid yet"),
         (
             "name",
             ca.give(&["example.com"], NOW),
@@ -128,6 +128,32 @@ async fn what_cannot_be_used_is_refused() {
     files.open(&world).await.unwrap();
 }
 
+/// A restart is no reason to take the service down, and an expired certificate is not shown.
+#[tokio::test]
+async fn one_of_another_time_is_refused_and_the_own_cas_shown() {
+    for (years, reason) in [
+        ((2000, 2001), "has expired"),
+        ((2190, 2200), "not valid yet"),
+    ] {
+        let world = World::new().await;
+        let (files, ca) = (Files::in_world(&world), TestCa::new());
+        let portal = serve(&world.control);
+        files.write(&ca.give(&[NAME], years));
+        let certificate = files.open(&world).await.unwrap();
+        let told = world.told().await;
+        assert!(
+            told.problem.contains(reason) && told.not_after_ms == 0,
+            "{}",
+            told.problem
+        );
+        let own = world.control.ca_certificate();
+        assert!(accepts(portal.address, &own, NAME).await);
+        files.write(&ca.give(&[NAME], NOW));
+        certificate.look().await;
+        assert!(accepts(portal.address, &ca.certificate, NAME).await);
+    }
+}
+
 /// Never without TLS, and never with one that convinces nobody.
 #[tokio::test]
 async fn an_expired_one_gives_way_to_the_own_cas() {
@@ -146,4 +172,43 @@ async fn an_expired_one_gives_way_to_the_own_cas() {
     let told = world.told().await;
     assert_eq!(told.not_after_ms, 0);
     assert!(told.problem.contains("has expired"), "{}", told.problem);
+}
+
+/// `portcullis login` knows the own CA's fingerprint and nothing else, also where it goes by the name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_pins_the_own_ca_is_shown_its_certificate_at_the_name_too() {
+    let world = World::new().await;
+    let (files, ca) = (Files::in_world(&world), TestCa::new());
+    let here = PortalName::parse("localhost").unwrap();
+    let portal = serve_as(&world.control, &here);
+    files.write(&ca.give(&["localhost"], NOW));
+    let source = CertificateSource::Files {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+    };
+    let opened = world.control.portal_certificate(here, source).await;
+    opened.unwrap();
+    assert!(accepts(portal.address, &ca.certificate, "localhost").await);
+    let url = format!("https://localhost:{}", portal.address.port());
+    let pinned = Fingerprint::of(&world.control.ca_certificate());
+    let other = Fingerprint::of(&ca.certificate);
+    tokio::task::spawn_blocking(move || {
+        let client = PortalClient::connect(&url, pinned).unwrap();
+        // Served, although these pages know of no session: both of its ways to connect work.
+        let asked = client.session();
+        assert!(
+            matches!(
+                asked,
+                Ok(None) | Err(PortalError::Unexpected { status: 404, .. })
+            ),
+            "{asked:?}"
+        );
+        let refused = PortalClient::connect(&url, other).unwrap_err();
+        assert!(
+            matches!(refused, PortalError::AnotherCa { .. }),
+            "{refused}"
+        );
+    })
+    .await
+    .unwrap();
 }

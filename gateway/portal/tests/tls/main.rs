@@ -143,9 +143,13 @@ impl Drop for Serving {
 }
 
 pub(crate) fn serve(control: &Control) -> Serving {
+    serve_as(control, &name())
+}
+
+pub(crate) fn serve_as(control: &Control, name: &PortalName) -> Serving {
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let tls = control
-        .server_config_for_portal(&[address.ip()], Some(&name()))
+        .server_config_for_portal(&[address.ip()], Some(name))
         .unwrap();
     let portal = Portal::bind_public(&[address], tls, control.enrolments()).unwrap();
     let address = portal.addresses()[0];
