@@ -168,6 +168,7 @@ async fn two_processes_do_not_both_order(engine: Engine) {
     let answers = answering(&config, &there);
     tokio::join!(here.look(), there.look(), here.look(), there.look());
     answers.abort();
+    assert_eq!(world.told().await.problem, "");
     assert_eq!(renewals(&world).await, 1);
     here.look().await;
     there.look().await;
