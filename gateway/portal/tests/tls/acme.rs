@@ -16,7 +16,7 @@ fn by_http(pebble: &Pebble) -> AcmeConfig {
         contact: Some("mailto:admin@example.com".into()),
         accept_terms: true,
         ca_file: Some(pebble.ca_file()),
-        listen: vec![([127, 0, 0, 1], pebble.http_port).into()],
+        listen: vec![pebble.asks_at()],
         dns_command: Vec::new(),
     }
 }

@@ -1,8 +1,9 @@
 //! Let's Encrypt's own test CA, with a DNS server in which every name is this machine.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -25,46 +26,48 @@ impl Drop for Running {
 pub(crate) struct Pebble {
     dir: PathBuf,
     ca: TestCa,
-    directory_port: u16,
-    management_port: u16,
-    dns_port: u16,
-    dns_management_port: u16,
-    /// Where it asks by plain HTTP.
-    pub(crate) http_port: u16,
+    ip: Ipv4Addr,
     _dns: Running,
     pebble: Running,
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+const DIRECTORY: u16 = 14000;
+const MANAGEMENT: u16 = 15000;
+const HTTP: u16 = 5002;
+const TLS: u16 = 5001;
+const DNS: u16 = 8053;
+const DNS_MANAGEMENT: u16 = 8055;
+
+/// A loopback address of its own: nobody else takes a port there in the meantime.
+fn own_address() -> Ipv4Addr {
+    static MADE: AtomicU8 = AtomicU8::new(1);
+    let [high, low, ..] = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, high | 1, low, MADE.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Pebble {
     pub(crate) async fn start(dir: &Path) -> Self {
-        let ca = TestCa::new();
-        let (certificate, key) = ca.give(&["127.0.0.1"], (2000, 2200));
+        let (ca, ip) = (TestCa::new(), own_address());
+        let (certificate, key) = ca.give(&[&ip.to_string()], (2000, 2200));
         std::fs::write(dir.join("pebble.crt"), certificate).unwrap();
         write_private(&dir.join("pebble.key"), &key);
         std::fs::write(dir.join("pebble-ca.crt"), ca.pem()).unwrap();
-        let (dns_port, dns_management_port) = (free_port(), free_port());
         let dns = Command::new("pebble-challtestsrv")
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
-            .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
-            .args(["-dns01", &format!("127.0.0.1:{dns_port}")])
-            .args(["-management", &format!("127.0.0.1:{dns_management_port}")])
+            .args(["-defaultIPv4", &ip.to_string(), "-defaultIPv6", ""])
+            .args(["-dns01", &format!("{ip}:{DNS}")])
+            .args(["-management", &format!("{ip}:{DNS_MANAGEMENT}")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect(ADVICE);
-        let [directory_port, management_port, http_port] = [(); 3].map(|()| free_port());
         let config = serde_json::json!({ "pebble": {
-            "listenAddress": format!("127.0.0.1:{directory_port}"),
-            "managementListenAddress": format!("127.0.0.1:{management_port}"),
+            "listenAddress": format!("{ip}:{DIRECTORY}"),
+            "managementListenAddress": format!("{ip}:{MANAGEMENT}"),
             "certificate": dir.join("pebble.crt"),
             "privateKey": dir.join("pebble.key"),
-            "httpPort": http_port,
-            "tlsPort": free_port(),
+            "httpPort": HTTP,
+            "tlsPort": TLS,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
         }});
@@ -72,13 +75,9 @@ impl Pebble {
         let this = Self {
             dir: dir.to_owned(),
             ca,
-            directory_port,
-            management_port,
-            dns_port,
-            dns_management_port,
-            http_port,
+            ip,
             _dns: Running(dns),
-            pebble: Running(run(dir, dns_port)),
+            pebble: Running(run(dir, ip)),
         };
         this.ready().await;
         this
@@ -87,7 +86,7 @@ impl Pebble {
     /// Another CA at the same place, which knows no account.
     pub(crate) async fn forget_everything(&mut self) {
         self.stop();
-        self.pebble = Running(run(&self.dir, self.dns_port));
+        self.pebble = Running(run(&self.dir, self.ip));
         self.ready().await;
     }
 
@@ -97,7 +96,7 @@ impl Pebble {
     }
 
     async fn ready(&self) {
-        for _ in 0..100 {
+        for _ in 0..300 {
             if self.root_text().await.is_some() {
                 return;
             }
@@ -107,7 +106,12 @@ impl Pebble {
     }
 
     pub(crate) fn directory(&self) -> String {
-        format!("https://127.0.0.1:{}/dir", self.directory_port)
+        format!("https://{}:{DIRECTORY}/dir", self.ip)
+    }
+
+    /// Where it asks by plain HTTP.
+    pub(crate) fn asks_at(&self) -> SocketAddr {
+        (self.ip, HTTP).into()
     }
 
     pub(crate) fn ca_file(&self) -> PathBuf {
@@ -117,7 +121,7 @@ impl Pebble {
     async fn root_text(&self) -> Option<String> {
         let root = reqwest::Certificate::from_der(&self.ca.certificate).unwrap();
         let client = reqwest::Client::builder().add_root_certificate(root);
-        let url = format!("https://127.0.0.1:{}/roots/0", self.management_port);
+        let url = format!("https://{}:{MANAGEMENT}/roots/0", self.ip);
         let answer = client.no_proxy().build().unwrap().get(url).send().await;
         answer.ok()?.error_for_status().ok()?.text().await.ok()
     }
@@ -140,11 +144,11 @@ with open({log:?}, "a") as log:
 body = {{"host": record + "."}}
 if verb == "set":
     body["value"] = value
-url = "http://127.0.0.1:{port}/" + {{"set": "set-txt", "clear": "clear-txt"}}[verb]
+url = "http://{ip}:{DNS_MANAGEMENT}/" + {{"set": "set-txt", "clear": "clear-txt"}}[verb]
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
 opener.open(url, json.dumps(body).encode()).read()
 "#,
-            port = self.dns_management_port,
+            ip = self.ip,
         );
         let path = self.dir.join("dns-hook");
         write_private(&path, &text);
@@ -160,12 +164,12 @@ opener.open(url, json.dumps(body).encode()).read()
     }
 }
 
-fn run(dir: &Path, dns_port: u16) -> Child {
+fn run(dir: &Path, ip: Ipv4Addr) -> Child {
     Command::new("pebble")
         .arg("-config")
         .arg(dir.join("pebble.json"))
         .arg("-dnsserver")
-        .arg(format!("127.0.0.1:{dns_port}"))
+        .arg(format!("{ip}:{DNS}"))
         .env("PEBBLE_VA_NOSLEEP", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
