@@ -6,6 +6,7 @@
 
 mod api;
 mod captive;
+mod challenge;
 mod enrol;
 mod guard;
 mod known;
@@ -27,6 +28,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
 use site::Site;
+
+use challenge::challenge_app;
 
 pub use guard::DeviceAddr;
 pub use listen::{BindError, Portal};

@@ -71,6 +71,7 @@ pub(crate) const TEST: &[Package] = &[
     program("nftables", "nft"),
     program("iperf3", "iperf3"),
     program("oathtool", "oathtool"),
+    program("pebble", "pebble"),
     program("sqlite3", "sqlite3"),
     program("util-linux", "nsenter"),
     program("wireguard-tools", "wg"),
