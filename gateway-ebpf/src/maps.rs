@@ -17,16 +17,17 @@ use aya_ebpf::{
 use gateway_common::{
     abi::{
         self, AddressV4, AddressV6, CaptiveKey, CaptivePortal, Event, EventBudget, FlowKeyV4,
-        FlowKeyV6, FlowState, FragmentKey, FragmentState, Outcome, PeerDrops, PeerKey, PeerState,
+        FlowKeyV6, FlowState, FragmentKey, FragmentState, PeerDrops, PeerKey, PeerState,
         PolicyPrefix, ServiceKey, Settings,
     },
+    policy::Climb,
     verdict::Reason,
 };
 
 use crate::{
     clock::Tick,
     flows::{COPIES, Copied},
-    policy::{RULINGS, Ruling},
+    policy::{RULINGS, Ruling, Set},
 };
 
 const PEERS_DEFAULT: u32 = 1024;
@@ -104,7 +105,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) struct Scratch {
     flow: FlowState,
     fragment: FragmentState,
-    pub(crate) outcome: Outcome,
+    pub(crate) climb: Climb<Set>,
     fragment_key: FragmentKey,
     service: ServiceKey,
     wide_v4: lpm_trie::Key<AddressV4>,

@@ -6,7 +6,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_jiffies64, bpf_loop, bpf_map_lookup_elem},
+    helpers::generated::{bpf_loop, bpf_map_lookup_elem},
     macros::map,
     maps::{Array, lpm_trie::Key},
 };
@@ -16,10 +16,10 @@ use gateway_common::{
         NO_REGION, Outcome, PolicyPrefix, PortInterval, Region, RuleOutcome, port_key,
     },
     decide::Query,
-    policy::{PolicyTables, Step, find},
+    policy::{PolicyTables, Step},
 };
 
-use crate::{clock, maps};
+use crate::maps;
 
 // Declared as plain arrays, because aya knows maps of maps only from BTF, and what the linker writes of
 // Rust's enums the kernel does not accept as BTF. The agent makes them, as what they are, and loads the
@@ -88,25 +88,21 @@ impl PolicyTables for Set {
     }
 
     #[inline(always)]
-    fn nothing() -> u32 {
-        // SAFETY: a helper without arguments (Linux 5.5).
-        clock::nothing(unsafe { bpf_jiffies64() })
-    }
-
-    #[inline(always)]
     fn repeat<S: Step>(times: u32, state: &mut S) {
-        // SAFETY: the helper (Linux 5.17) calls the function with the state, and is done when it
+        // The helper takes pointers into the stack only, and the state lies elsewhere.
+        let mut state: *mut S = state;
+        // SAFETY: the helper (Linux 5.17) calls the function with the pointer, and is done when it
         // returns.
         unsafe {
-            bpf_loop(times, turn::<S> as *mut _, (&raw mut *state).cast(), 0);
+            bpf_loop(times, turn::<S> as *mut _, (&raw mut state).cast(), 0);
         }
     }
 }
 
 /// One turn of `bpf_loop`: 0 asks for another.
-extern "C" fn turn<S: Step>(_: u32, state: *mut S) -> i64 {
-    // SAFETY: `repeat` passes a state that nothing else uses meanwhile.
-    if unsafe { (*state).step() } { 0 } else { 1 }
+extern "C" fn turn<S: Step>(_: u32, state: *mut *mut S) -> i64 {
+    // SAFETY: `repeat` passes a pointer to a state that nothing else uses meanwhile.
+    if unsafe { (**state).step() } { 0 } else { 1 }
 }
 
 /// Outcomes that each CPU remembers, per address family; a power of two.
@@ -191,14 +187,13 @@ fn outcome<A>(query: &Query<A>, region: u32) -> Outcome {
         region,
         port_key(query.protocol, query.port),
     );
-    maps::scratch().map_or(Outcome::default(), |scratch| scratch.outcome)
+    maps::scratch().map_or(Outcome::default(), |scratch| scratch.climb.outcome())
 }
 
 /// Leaves the outcome in the scratch. Once in each program, however often it is called.
 #[inline(never)]
 extern "C" fn climb(parity: u32, class: u32, region: u32, key: u32) {
-    // The room first: an outcome that waits for it costs stack, of which nothing is to spare.
     if let Some(scratch) = maps::scratch() {
-        scratch.outcome = find(Set(parity), class, region, key);
+        scratch.climb.find(Set(parity), class, region, key);
     }
 }

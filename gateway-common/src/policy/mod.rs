@@ -2,7 +2,10 @@
 //! (invariant 8).
 //!
 //! Its loops are handed to [`PolicyTables::repeat`], because the kernel's verifier walks through every
-//! turn of a plain loop; `bpf_loop` it takes as one.
+//! turn of a plain loop; `bpf_loop` it takes as one. What a turn leaves to the next lies in a [`Climb`], which
+//! the programs keep in a map: of a map's values the verifier assumes nothing, whereas it would tell apart each
+//! combination of what it knows of the fields on a stack, and, before Linux 6.7, take what the first turn finds
+//! there for what every turn finds.
 
 #[cfg(feature = "std")]
 mod tables;
@@ -40,51 +43,29 @@ pub trait PolicyTables: Copy {
 
     /// Takes up to `times` steps.
     fn repeat<S: Step>(times: u32, state: &mut S);
-
-    /// 0, in a way that no verifier sees through. What a state begins with has to be made of it: before
-    /// Linux 6.7, verifiers take what the first step finds for what every step finds, and cut out of
-    /// the program whatever is not reached from there.
-    fn nothing() -> u32;
 }
 
 /// What the rules of this class say about a [`port_key`](crate::abi::port_key), given the narrowest
 /// region that the remote address lies in. An outcome of neither kind where none matches, or where a
 /// table lacks what another refers to.
-#[inline(always)]
+#[cfg(feature = "std")]
 pub fn find<T: PolicyTables>(tables: T, class: u32, region: u32, key: u32) -> Outcome {
-    let Some(members) = tables.class(class) else {
-        return Outcome::default();
-    };
-    let nothing = T::nothing();
     let mut climb = Climb {
         tables,
-        merged: Outcome {
-            max_age: nothing.into(),
-            rule: nothing,
-            kind: nothing as u8,
-            level: nothing as u8,
-            prefix_length: nothing as u8,
-            pad: 0,
-        },
-        mask: members.mask,
-        own: nothing.into(),
-        class,
-        count: members.count,
-        slot: nothing,
-        region,
-        pending: if members.count < 32 {
-            (1 << members.count) - 1
-        } else {
-            u32::MAX
-        },
-        key,
-        low: nothing,
-        high: nothing,
+        merged: Outcome::default(),
+        mask: 0,
+        own: 0,
+        class: 0,
+        count: 0,
+        slot: 0,
+        region: 0,
+        pending: 0,
+        key: 0,
+        low: 0,
+        high: 0,
     };
-    if climb.mask != 0 {
-        T::repeat(STEPS, &mut climb);
-    }
-    climb.merged
+    climb.find(tables, class, region, key);
+    climb.outcome()
 }
 
 /// Each region, its members, and the search in each member's list.
@@ -92,7 +73,8 @@ const STEPS: u32 = DEEPEST * (2 + PRINCIPALS_PER_POLICY as u32)
     + PRINCIPALS_PER_POLICY as u32 * (1 + SEARCH_STEPS);
 
 /// From the narrowest region outwards: what each of the members has there.
-struct Climb<T> {
+#[repr(C)]
+pub struct Climb<T> {
     tables: T,
     merged: Outcome,
     /// Of the class.
@@ -116,10 +98,44 @@ struct Climb<T> {
 }
 
 impl<T: PolicyTables> Climb<T> {
+    /// Finds what [`outcome`](Self::outcome) then returns, whatever was here before.
+    #[inline(always)]
+    pub fn find(&mut self, tables: T, class: u32, region: u32, key: u32) {
+        self.merged.kind = 0;
+        let Some(members) = tables.class(class) else {
+            return;
+        };
+        if members.mask == 0 {
+            return;
+        }
+        self.tables = tables;
+        self.mask = members.mask;
+        self.class = class;
+        self.count = members.count;
+        self.slot = 0;
+        self.region = region;
+        self.pending = if members.count < 32 {
+            (1 << members.count) - 1
+        } else {
+            u32::MAX
+        };
+        self.key = key;
+        self.low = 0;
+        self.high = 0;
+        T::repeat(STEPS, self);
+    }
+
+    /// What was found; of neither kind for nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.merged
+    }
+
     /// Permits nothing, and ends.
     #[inline(always)]
     fn fail(&mut self) -> bool {
-        self.merged = Outcome::default();
+        self.merged.kind = 0;
         false
     }
 

@@ -174,10 +174,6 @@ impl PolicyTables for &Tables {
         self.outcomes.get(number as usize)
     }
 
-    fn nothing() -> u32 {
-        0
-    }
-
     fn repeat<S: Step>(times: u32, state: &mut S) {
         for _ in 0..times {
             if !state.step() {

@@ -27,11 +27,14 @@ pub(crate) fn fetch_ca(
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| PortalError::Url(host.to_owned()))?;
     let verifier = Arc::new(PinnedCa::new(expected));
-    let config = rustls::ClientConfig::builder_with_provider(verifier.provider().clone())
+    let mut config = rustls::ClientConfig::builder_with_provider(verifier.provider().clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
+    // The portal shows the certificate of the CA that is pinned to those who ask for no name. It has to
+    // be for this host all the same.
+    config.enable_sni = false;
     let mut tls = ClientConnection::new(Arc::new(config), name)?;
     let mut tcp = connect(host, port, timeout).map_err(unreachable)?;
     while tls.is_handshaking() {

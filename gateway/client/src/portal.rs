@@ -139,6 +139,8 @@ impl PortalClient {
         let root = Certificate::from_der(&certificate).to_owned();
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
+            // As in `pin`: the portal may have another CA's certificate at its name.
+            .use_sni(false)
             .root_certs(RootCerts::new_with_certs(&[root]))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();

@@ -9,6 +9,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
     SerialNumber, date_time_ymd,
 };
+use rustls::server::ResolvesServerCert;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::FromDer as _;
@@ -135,24 +137,31 @@ impl Ca {
         Ok(certificate.der().clone())
     }
 
-    /// TLS for an HTTPS server at these names and addresses. The chain includes the CA's certificate, so
-    /// that a client that knows only its fingerprint can pin it.
-    pub(crate) fn https(
+    /// A fresh server certificate for TLS. The chain includes the CA's certificate, so that a client that
+    /// knows only its fingerprint can pin it.
+    pub(crate) fn server_key(
         &self,
         names: &[String],
         now_ms: i64,
-    ) -> Result<rustls::ServerConfig, CaError> {
+    ) -> Result<Arc<CertifiedKey>, CaError> {
         let identity = self.server(names, now_ms)?;
         let key = rustls_pki_types::PrivateKeyDer::try_from(identity.key.to_vec())
             .map_err(CaError::Key)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![identity.certificate, self.certificate.clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(config)
+        let chain = vec![identity.certificate, self.certificate.clone()];
+        let provider = rustls::crypto::ring::default_provider();
+        Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider)?))
     }
+}
+
+/// TLS for an HTTPS server with whichever certificate is chosen.
+pub(crate) fn https(choose: Arc<dyn ResolvesServerCert>) -> Result<rustls::ServerConfig, CaError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(choose);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// What the store keeps of a certificate, to tell an enrolled one from an older one.

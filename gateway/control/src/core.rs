@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::ca::{Ca, Identity};
+use crate::certificate::Slot;
 use crate::clock::Clock;
 use crate::config::ControlConfig;
 use crate::error::ControlError;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     /// The page to enrol at, once it is served.
     pub(crate) enrolment_page: OnceLock<String>,
     pub(crate) providers: Vec<Arc<Provider>>,
+    pub(crate) certificate: Slot,
 }
 
 impl Core {
@@ -61,6 +63,7 @@ impl Core {
             figures: Figures::default(),
             enrolment_page: OnceLock::new(),
             providers,
+            certificate: Slot::default(),
         })
     }
 

@@ -1,17 +1,19 @@
 //! Who is signed in on a device, and whether they may change what the account is protected by or
-//! reachable from (its passkeys, its devices): only soon after a login at the highest level that the
+//! reachable from (its factors, its devices): only soon after a login at the highest level that the
 //! account has.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use portcullis_proto::v1::Level;
 use sqlx::AnyConnection;
 
 use crate::login::{self, LoginError};
-use crate::store::StoreError;
 use crate::store::devices::{self, DeviceRow};
+use crate::store::factors::{self, LinkRow};
 use crate::store::sessions::{self, SessionRow};
 use crate::store::webauthn::{self, CredentialRow};
+use crate::store::{StoreError, Write, limits, to_u64};
 
 /// How old the login may be with which an account is changed (NIST SP 800-63B-4, 4.1.2: binding an
 /// authenticator needs authentication at the highest level that the account has).
@@ -26,6 +28,9 @@ pub(crate) enum NotFresh {
     /// The session is too old, or below the account's highest level.
     #[error("sign in again{}", needed_by(.needed))]
     Stale { needed: Level },
+    /// The account's share of changes is used up for now.
+    #[error("{}", often(.retry_after))]
+    Often { retry_after: Duration },
     #[error(transparent)]
     Login(#[from] LoginError),
 }
@@ -44,11 +49,20 @@ pub(crate) fn needed_by(needed: &Level) -> &'static str {
     }
 }
 
+/// Why nothing more is changed for now.
+pub(crate) fn often(retry_after: &Duration) -> String {
+    format!(
+        "you have changed a lot lately: try again in {} s",
+        retry_after.as_secs().max(1)
+    )
+}
+
 /// A device whose user is signed in on it.
 pub(crate) struct SignedIn {
     pub(crate) device: DeviceRow,
     pub(crate) session: SessionRow,
     pub(crate) passkeys: Vec<CredentialRow>,
+    pub(crate) links: Vec<LinkRow>,
 }
 
 /// The device with this address, if it has a live session.
@@ -63,21 +77,25 @@ pub(crate) async fn signed_in(
     let session = sessions::find_live_by_address(&mut *sql, &address, now_ms).await?;
     let session = session.filter(|_| !device.user_disabled);
     let session = session.ok_or(NotFresh::NoSession)?;
-    let passkeys = webauthn::of_user(sql, &device.user_id).await?;
+    let passkeys = webauthn::of_user(&mut *sql, &device.user_id).await?;
+    let links = factors::links(sql, &device.user_id).await?;
     Ok(SignedIn {
         device,
         session,
         passkeys,
+        links,
     })
 }
 
 impl SignedIn {
     /// The login that a change begun at this time needs first, if this one is below the account's
     /// highest level or not fresh. The first passkey may come after two other factors; the next one
-    /// needs a passkey. One that is blocked gives no level.
+    /// needs a passkey, here or at a provider that has vouched for one before. One that is blocked gives
+    /// no level.
     pub(crate) fn needs(&self, begun_ms: i64) -> Option<Level> {
-        let usable = self.passkeys.iter().any(|passkey| passkey.suspect_ms == 0);
-        let needed = if usable {
+        let usable = self.passkeys.iter().any(CredentialRow::is_usable);
+        let vouched = self.links.iter().map(|link| link.level).max();
+        let needed = if usable || vouched == Some(Level::PhishingResistant) {
             Level::PhishingResistant
         } else {
             Level::Mfa
@@ -91,6 +109,18 @@ impl SignedIn {
     pub(crate) fn fresh(&self, begun_ms: i64) -> Result<(), NotFresh> {
         match self.needs(begun_ms) {
             Some(needed) => Err(NotFresh::Stale { needed }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets a change happen that was begun at this time, with what it takes of the account's share.
+    pub(crate) async fn admit(&self, write: &mut Write<'_>, begun_ms: i64) -> Result<(), NotFresh> {
+        self.fresh(begun_ms)?;
+        let now_ms = write.now_ms();
+        match limits::take_change(write.sql(), &self.device.user_id, now_ms).await? {
+            Some(left_ms) => Err(NotFresh::Often {
+                retry_after: Duration::from_millis(to_u64(left_ms)),
+            }),
             None => Ok(()),
         }
     }

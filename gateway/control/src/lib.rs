@@ -6,6 +6,7 @@
 
 mod admin;
 mod ca;
+mod certificate;
 mod clock;
 mod config;
 mod core;
@@ -40,6 +41,9 @@ use tokio::net::TcpListener;
 
 pub use admin::AdminService;
 pub use ca::CaError;
+pub use certificate::{
+    AcmeConfig, AcmeError, CertificateError, CertificateSource, PortalCertificate,
+};
 pub use clock::Clock;
 pub use config::ControlConfig;
 pub use domain::{Factor, FactorSet, Invalid, level_name};
@@ -52,8 +56,9 @@ pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};
 pub use self_service::{
-    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, NewDevice, OwnDevice,
-    OwnSession, SelfService, SelfServiceError, Tunnel,
+    Activity, AddedDevice, DeviceList, DeviceRemoval, EndedSessions, LinkedProvider, NewDevice,
+    NewRecoveryCodes, OwnDevice, OwnFactors, OwnSession, SelfService, SelfServiceError, SetSince,
+    TotpSetup, Tunnel,
 };
 pub use sso::{
     Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,
@@ -155,7 +160,8 @@ impl Control {
     }
 
     /// TLS for the portal at these addresses and by this name, with a certificate by the own CA, made
-    /// anew at each call. The chain includes the CA's certificate.
+    /// anew at each call. The chain includes the CA's certificate. To clients that ask for the name, the
+    /// [`portal_certificate`](Self::portal_certificate) is shown instead, as soon as there is one.
     pub fn server_config_for_portal(
         &self,
         addresses: &[IpAddr],
@@ -163,7 +169,23 @@ impl Control {
     ) -> Result<Arc<rustls::ServerConfig>, ControlError> {
         let mut names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         names.extend(name.map(PortalName::to_string));
-        Ok(Arc::new(self.0.ca.https(&names, self.0.now_ms())?))
+        let choose = certificate::ByName {
+            name: name.cloned(),
+            slot: self.0.certificate.clone(),
+            own: self.0.ca.server_key(&names, self.0.now_ms())?,
+            clock: self.0.clock.clone(),
+        };
+        Ok(Arc::new(ca::https(Arc::new(choose))?))
+    }
+
+    /// Takes the certificate at the portal's name from files or from a CA. Files that cannot be used are
+    /// refused; what a CA has not given yet is ordered by [`PortalCertificate::look`].
+    pub async fn portal_certificate(
+        &self,
+        name: PortalName,
+        source: CertificateSource,
+    ) -> Result<PortalCertificate, CertificateError> {
+        PortalCertificate::open(self.0.clone(), name, source).await
     }
 
     /// `sha256:` and the SHA-256 of the CA's certificate in hexadecimal.

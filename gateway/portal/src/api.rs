@@ -1,5 +1,7 @@
 //! The JSON API, for `portcullis login` and other programs on a device.
 
+use std::time::Duration;
+
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -315,6 +317,16 @@ impl From<LoginError> for Told {
             text: text.to_owned(),
             retry_after_s: None,
         }
+    }
+}
+
+/// A user has changed a lot lately.
+pub(crate) fn too_often(text: String, retry_after: Duration) -> Told {
+    Told {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        code: "too_often",
+        text,
+        retry_after_s: Some(retry_after.as_secs().max(1)),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::api::Told;
 use crate::guard::{DeviceAddr, PortalAddr};
 use crate::pages::page;
 use crate::site::Site;
-use crate::view::rfc3339;
+use crate::view::Moment;
 
 /// The first byte of a TLS connection: a record of a handshake (RFC 8446, section 5.1).
 pub(crate) const TLS_HANDSHAKE: u8 = 22;
@@ -132,7 +132,7 @@ struct StepUp<'a> {
     wanted: &'a str,
     session: &'a SessionView,
     level: &'static str,
-    since: String,
+    since: Moment,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +154,7 @@ async fn step_up(
                 wanted: if is_host(&wanted) { &wanted } else { "" },
                 session: &session,
                 level: level_name(session.level),
-                since: rfc3339(session.authenticated_at_ms),
+                since: session.authenticated_at_ms.into(),
             },
         ),
         Ok(None) => axum::response::Redirect::to("/").into_response(),

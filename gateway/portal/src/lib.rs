@@ -6,6 +6,7 @@
 
 mod api;
 mod captive;
+mod challenge;
 mod enrol;
 mod guard;
 mod known;
@@ -17,6 +18,7 @@ mod own;
 mod pages;
 mod passkeys;
 mod public;
+mod seed;
 mod site;
 mod sso;
 mod view;
@@ -26,6 +28,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
 use site::Site;
+
+use challenge::challenge_app;
 
 pub use guard::DeviceAddr;
 pub use listen::{BindError, Portal};
@@ -73,7 +77,7 @@ pub fn public_app(enrolments: Enrolments) -> Router {
     let requests = public::Requests::default();
     Router::new()
         .merge(enrol::pages())
-        .nest("/api/v1/enrol", enrol::calls())
+        .merge(enrol::calls())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
+use portcullis_control::{Enrolments, Logins, Passkeys, PortalCertificate, Sso};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -63,7 +63,8 @@ fn explain(error: &io::Error) -> String {
 /// Bound sockets and what they serve.
 pub struct Portal {
     listeners: Vec<TcpListener>,
-    tls: TlsAcceptor,
+    /// None: only what comes in the clear is answered.
+    tls: Option<TlsAcceptor>,
     door: Door,
     app: Router,
     /// Answers what comes without TLS, where anything does.
@@ -133,7 +134,7 @@ impl Portal {
     ) -> Self {
         Self {
             listeners,
-            tls: TlsAcceptor::from(tls),
+            tls: Some(TlsAcceptor::from(tls)),
             door: Door::Devices(Known::new(logins.clone())),
             plain: Some(crate::plain_app(logins.clone(), passkeys.clone())),
             limits: Limits::default(),
@@ -150,7 +151,7 @@ impl Portal {
         let everywhere = listen.iter().any(|address| address.ip().is_unspecified());
         Ok(Self {
             listeners: open_all(listen, everywhere)?,
-            tls: TlsAcceptor::from(tls),
+            tls: Some(TlsAcceptor::from(tls)),
             door: Door::Anyone(Arrivals::default()),
             app: crate::public_app(enrolments),
             plain: None,
@@ -166,11 +167,26 @@ impl Portal {
     ) -> Result<Self, BindError> {
         Ok(Self {
             listeners: open_all(listen, false)?,
-            tls: TlsAcceptor::from(tls),
+            tls: Some(TlsAcceptor::from(tls)),
             door: Door::Anyone(Arrivals::of_providers()),
             app: crate::backchannel_app(sso),
             plain: None,
             limits: Limits::of_providers(),
+        })
+    }
+
+    /// Takes addresses for what a CA asks by plain HTTP (ACME, http-01), which reach nothing but that.
+    pub fn bind_challenges(
+        listen: &[SocketAddr],
+        certificate: PortalCertificate,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            listeners: open_all(listen, false)?,
+            tls: None,
+            door: Door::Anyone(Arrivals::default()),
+            app: Router::new(),
+            plain: Some(crate::challenge_app(certificate)),
+            limits: Limits::default(),
         })
     }
 
@@ -206,7 +222,7 @@ impl Portal {
 /// What each connection needs.
 #[derive(Clone)]
 struct Server {
-    tls: TlsAcceptor,
+    tls: Option<TlsAcceptor>,
     door: Door,
     app: Router,
     plain: Option<Router>,
@@ -278,7 +294,8 @@ impl Server {
         let peeked = tokio::time::timeout(within, tcp.peek(&mut first));
         let Ok(Ok(1)) = peeked.await else { return };
         if first == [TLS_HANDSHAKE] {
-            let accepted = tokio::time::timeout(within, self.tls.accept(tcp));
+            let Some(tls) = &self.tls else { return };
+            let accepted = tokio::time::timeout(within, tls.accept(tcp));
             let Ok(Ok(tls)) = accepted.await else { return };
             let app = self.app.clone();
             self.serve(tls, app, from, at).await;

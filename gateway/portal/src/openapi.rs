@@ -12,7 +12,7 @@ use crate::{api, own, passkeys, sso};
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Portcullis portal",
-    description = "Log in, and manage your devices, passkeys and sessions. Who asks is told by the \
+    description = "Log in, and manage your devices, factors and sessions. Who asks is told by the \
         device's address inside the tunnel: there are no cookies and no tokens."
 ))]
 struct Description;

@@ -20,7 +20,7 @@ use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::site::{Offer, Site};
 use crate::sso::Providers;
-use crate::view::{Moment, ResetJson, seconds_left, time_left, wait};
+use crate::view::{Moment, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -41,7 +41,8 @@ pub(crate) struct SignIn<'a> {
     pub(crate) error: &'a str,
     pub(crate) username: &'a str,
     pub(crate) offer: Offer,
-    pub(crate) providers: Providers,
+    /// Names.
+    pub(crate) providers: Vec<String>,
 }
 
 #[derive(Template)]
@@ -80,7 +81,13 @@ struct Session<'a> {
     seconds_left: u64,
     deadline: Moment,
     idle: Option<String>,
-    reset: Option<ResetJson>,
+    reset: Option<Reset<'a>>,
+}
+
+/// What an administrator did to the account's factors, and why.
+struct Reset<'a> {
+    at: Moment,
+    reason: &'a str,
 }
 
 #[derive(Template)]
@@ -112,7 +119,10 @@ async fn home(
                 deadline: session.deadline_ms.into(),
                 idle: (session.idle_timeout_ms != 0)
                     .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
-                reset: session.reset.as_ref().map(ResetJson::from),
+                reset: session.reset.as_ref().map(|reset| Reset {
+                    at: reset.at_ms.into(),
+                    reason: &reset.reason,
+                }),
             },
         ),
         Ok(None) => sign_in(offer, providers).await,
@@ -128,7 +138,7 @@ async fn sign_in(offer: Offer, providers: Providers) -> Response {
             error: "",
             username: "",
             offer,
-            providers,
+            providers: providers.offered().await,
         },
     )
 }
@@ -162,7 +172,7 @@ async fn login(
                     error: &told.text,
                     username: &form.username,
                     offer,
-                    providers,
+                    providers: providers.offered().await,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -212,7 +222,7 @@ fn incomplete(offer: Offer) -> Response {
         error: "the form is incomplete",
         username: "",
         offer,
-        providers: Providers::default(),
+        providers: Vec::new(),
     };
     page(StatusCode::BAD_REQUEST, &sign_in)
 }

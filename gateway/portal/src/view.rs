@@ -23,9 +23,9 @@ pub(crate) struct SessionJson {
 /// An administrator has voided factors of the account since the login before this one.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ResetJson {
-    pub(crate) at: String,
+    at: String,
     /// In the administrator's words.
-    pub(crate) reason: String,
+    reason: String,
 }
 
 impl From<&ResetNotice> for ResetJson {

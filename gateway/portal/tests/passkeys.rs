@@ -303,7 +303,7 @@ async fn the_page_renames_and_removes_without_a_script() {
     let mut key = key();
     let (_, added) = fixture.register(&mut key).await;
     let page = text(fixture.send(get("/passkeys", HOST)).await).await;
-    assert!(page.contains("Blue key") && page.contains("sign in again with one of your passkeys"));
+    assert!(page.contains("Blue key") && page.contains("sign in again with a passkey"));
     assert!(!page.contains("Remove this passkey"));
 
     fixture.log_in("/api/v1/login/passkey", &mut key).await;

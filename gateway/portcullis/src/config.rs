@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use portcullis_agent::AgentConfig;
-use portcullis_control::{ControlConfig, PortalName};
+use portcullis_control::{AcmeConfig, CertificateSource, ControlConfig, PortalName};
 use portcullis_metrics::MetricsConfig;
 use serde::Deserialize;
 use thiserror::Error;
@@ -33,6 +33,13 @@ pub(crate) struct PortalConfig {
     pub(crate) public: Vec<SocketAddr>,
     /// Where providers of single sign-on tell of logouts. Empty: they cannot.
     pub(crate) backchannel: Vec<SocketAddr>,
+    /// A certificate for the name, PEM, with those between it and its CA. Without it, and without
+    /// `acme`: the own CA's.
+    pub(crate) certificate: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    pub(crate) key: Option<PathBuf>,
+    /// A CA that gives a certificate for the name.
+    pub(crate) acme: Option<AcmeConfig>,
 }
 
 impl PortalConfig {
@@ -58,8 +65,40 @@ impl PortalConfig {
         })
     }
 
-    /// A link has to lead somewhere: an address that stands for all of them is no place.
+    /// Where the certificate at the name comes from, unless it is the own CA's.
+    pub(crate) fn certificate_source(&self) -> Option<(PortalName, CertificateSource)> {
+        let name = self.name.clone()?;
+        let source = match (&self.certificate, &self.key, &self.acme) {
+            (Some(certificate), Some(key), None) => CertificateSource::Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            },
+            (None, None, Some(acme)) => CertificateSource::Acme(acme.clone()),
+            _ => return None,
+        };
+        Some((name, source))
+    }
+
     fn validate(&self) -> Result<(), String> {
+        self.validate_certificate()?;
+        self.validate_public()
+    }
+
+    fn validate_certificate(&self) -> Result<(), String> {
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err("portal.certificate and portal.key belong together: set both".into());
+        }
+        if self.certificate.is_some() && self.acme.is_some() {
+            return Err("the portal's certificate comes from portal.certificate or from portal.acme, not from both".into());
+        }
+        if (self.certificate.is_some() || self.acme.is_some()) && self.name.is_none() {
+            return Err("a certificate is for the portal's name: set portal.name".into());
+        }
+        self.acme.as_ref().map_or(Ok(()), AcmeConfig::validate)
+    }
+
+    /// A link has to lead somewhere: an address that stands for all of them is no place.
+    fn validate_public(&self) -> Result<(), String> {
         match self.public.first() {
             Some(first) if first.ip().is_unspecified() && self.name.is_none() => Err(format!(
                 "portal.public begins with {first}, which links to enrol by cannot lead to: set portal.name, or put an address that users reach first"
@@ -167,8 +206,11 @@ mod tests {
     #[test]
     fn the_example_is_valid_and_so_is_each_value_it_comments_out() {
         parse(EXAMPLE).unwrap();
+        // One certificate comes from one place, and one proof is enough.
+        let alternatives = ["#certificate = ", "#key = ", "#dns_command = "];
         let everything: String = EXAMPLE
             .lines()
+            .filter(|line| !alternatives.iter().any(|other| line.starts_with(other)))
             .map(|line| match line.strip_prefix('#') {
                 // `#key = value` is a setting that is off, `# text` is a comment.
                 Some(setting) if !setting.starts_with([' ', '#']) && !setting.is_empty() => {
@@ -260,6 +302,59 @@ mod tests {
         assert!(!portal.is_beside_public("[fd77::1]:443".parse().unwrap()));
         let error = parse("[portal]\npublic = ['[::]:443']").unwrap_err();
         assert!(error.to_string().contains("set portal.name"), "{error}");
+    }
+
+    #[test]
+    fn the_example_lists_each_key_of_acme() {
+        let start = EXAMPLE.find("#[portal.acme]").expect("the section");
+        let section = &EXAMPLE[start..];
+        let section = &section[..section.find("\n[").expect("another section")];
+        for key in keys_expected_by("[portal.acme]\nno_such_key = 1") {
+            assert!(section.contains(&format!("\n#{key} = ")), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_given_or_ordered_and_for_a_name() {
+        let refused = |text: &str| parse(text).unwrap_err().to_string();
+        let name = "[portal]\nname = 'login.example.com'\n";
+        let acme = "[portal.acme]\naccept_terms = true\nlisten = ['0.0.0.0:80']\n";
+        let both = "certificate = '/c'\nkey = '/k'\n";
+        for (text, reason) in [
+            (format!("{name}key = '/k'"), "belong together"),
+            (format!("[portal]\n{both}"), "set portal.name"),
+            (format!("[portal]\n{acme}"), "set portal.name"),
+            (format!("{name}{both}{acme}"), "not from both"),
+            (
+                format!("{name}[portal.acme]\nlisten = ['0.0.0.0:80']"),
+                "terms of service",
+            ),
+            (
+                format!("{name}[portal.acme]\naccept_terms = true"),
+                "http-01",
+            ),
+            (format!("{name}{acme}dns_command = ['/x']"), "not both"),
+            (
+                format!("{name}{acme}directory = 'http://ca.example'"),
+                "https://",
+            ),
+            (format!("{name}{acme}contact = 'me@example.com'"), "mailto:"),
+            (
+                format!("{name}[portal.acme]\naccept_terms = true\ndns_command = ['x']"),
+                "a path",
+            ),
+        ] {
+            let found = refused(&text);
+            assert!(found.contains(reason), "{text}: {found}");
+        }
+        assert!(
+            parse(&format!("{name}{acme}"))
+                .unwrap()
+                .portal
+                .certificate_source()
+                .is_some()
+        );
+        assert!(parse(name).unwrap().portal.certificate_source().is_none());
     }
 
     #[test]

@@ -203,6 +203,28 @@ impl Browser {
         Ok(())
     }
 
+    /// Clicks on what this selects.
+    pub async fn click(&self, css: &str) -> Result<()> {
+        self.page.find(Locator::Css(css)).await?.click().await?;
+        Ok(())
+    }
+
+    /// What this selects says.
+    pub async fn text_of(&self, css: &str) -> Result<String> {
+        let script = "return document.querySelector(arguments[0]).textContent";
+        let text = self.page.execute(script, vec![json!(css)]).await?;
+        Ok(text.as_str().context("no text")?.to_owned())
+    }
+
+    /// Shows this HTML in place of the page's, at the page's address.
+    pub async fn show(&self, html: &str) -> Result<()> {
+        let tree = self.devtools("Page.getFrameTree", json!({})).await?;
+        let frame = &tree["frameTree"]["frame"]["id"];
+        let content = json!({ "frameId": frame, "html": html });
+        self.devtools("Page.setDocumentContent", content).await?;
+        Ok(())
+    }
+
     /// Types into the field with this id, in place of what it holds.
     pub async fn fill(&self, id: &str, text: &str) -> Result<()> {
         let field = self.page.find(Locator::Id(id)).await?;

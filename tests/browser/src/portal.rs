@@ -1,11 +1,13 @@
 //! The real portal on a loopback address, which stands for a device's tunnel address.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_control::{Control, ControlConfig, PortalName};
+use portcullis_control::{Control, ControlConfig, PortalName, SsoConfig};
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
 use sha2::{Digest as _, Sha256};
@@ -39,11 +41,50 @@ pub struct Portal {
 impl Portal {
     /// Starts everything in this process.
     pub async fn start() -> Result<Self> {
+        Self::start_on(free_address()?, Vec::new(), tempfile::tempdir()?).await
+    }
+
+    /// The same with single sign-on by a provider named `acme`, where Ada is `ada-1`. The provider has to
+    /// know the portal's address, and this one the provider's.
+    pub async fn start_with_sso(
+        provider: impl FnOnce(&str) -> String,
+        client_id: &str,
+        secret: &str,
+    ) -> Result<Self> {
+        let address = free_address()?;
+        let redirect = format!("https://{NAME}:{}/login/sso/acme/callback", address.port());
         let state = tempfile::tempdir()?;
+        let file = state.path().join("secret");
+        std::fs::write(&file, secret)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+        let sso = SsoConfig {
+            name: "acme".into(),
+            preset: Default::default(),
+            issuer: Some(provider(&redirect)),
+            client_id: client_id.into(),
+            client_secret_file: file,
+            levels: None,
+            groups_claim: None,
+            max_age: None,
+        };
+        let portal = Self::start_on(address, vec![sso], state).await?;
+        let link = Request::new(v1::SetUserSsoRequest {
+            name: "ada".into(),
+            provider: "acme".into(),
+            subject: "ada-1".into(),
+            wait_ms: 0,
+        });
+        portal.control.admin().set_user_sso(link).await?;
+        Ok(portal)
+    }
+
+    /// Origins name the port, so it has to be known before the portal listens.
+    async fn start_on(address: SocketAddr, sso: Vec<SsoConfig>, state: TempDir) -> Result<Self> {
         let database = format!("sqlite://{}/portcullis.db", state.path().display());
         let control = Control::open(ControlConfig {
             database: database.clone(),
             state_dir: state.path().join("state"),
+            sso,
             ..ControlConfig::default()
         })
         .await?;
@@ -60,10 +101,8 @@ impl Portal {
             .execute(&mut connection)
             .await?;
         connection.close().await?;
-        // Origins name the port, so it has to be known before the portal listens.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let portal = bind(&control, address)?;
-        let public = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let public = free_address()?;
         let enrolment = bind_public(&control, public)?;
         Ok(Self {
             public: public.port(),
@@ -109,12 +148,53 @@ impl Portal {
 
     /// Lets the time of every link pass.
     pub async fn expire_links(&self) -> Result<()> {
+        self.sql("UPDATE enrolment_links SET expires_ms = 1").await
+    }
+
+    /// Lets an hour pass since every login.
+    pub async fn age_logins(&self) -> Result<()> {
+        self.sql("UPDATE sessions SET authenticated_at_ms = authenticated_at_ms - 3600000")
+            .await
+    }
+
+    /// Lets the time steps pass whose codes are spent, without waiting for it.
+    pub async fn forget_codes(&self) -> Result<()> {
+        self.sql("UPDATE users SET totp_last_step = 0").await
+    }
+
+    async fn sql(&self, statement: &'static str) -> Result<()> {
         let mut connection = sqlx::SqliteConnection::connect(&self.database).await?;
-        sqlx::query("UPDATE enrolment_links SET expires_ms = 1")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query(statement).execute(&mut connection).await?;
         connection.close().await?;
         Ok(())
+    }
+
+    /// Forgets Ada's wrong attempts.
+    pub async fn unlock(&self) -> Result<()> {
+        let name = "ada".into();
+        let request = Request::new(v1::NameRequest { name });
+        self.control.admin().unlock_user(request).await?;
+        Ok(())
+    }
+
+    /// New recovery codes of Ada's.
+    pub async fn recovery_codes(&self) -> Result<Vec<String>> {
+        let name = "ada".into();
+        let request = Request::new(v1::NameRequest { name });
+        let codes = self.control.admin().new_recovery_codes(request).await?;
+        Ok(codes.into_inner().codes)
+    }
+
+    /// Every path that the portal answers on, inside of the tunnel and outside. axum shows them in its
+    /// debugging output alone.
+    pub fn paths(&self) -> BTreeSet<String> {
+        let inside = portcullis_portal::app(self.control.logins(), None, None);
+        let outside = portcullis_portal::public_app(self.control.enrolments());
+        let text = format!("{inside:?}{outside:?}");
+        let paths = text
+            .split('"')
+            .filter(|part| part.starts_with('/') && !part.contains("__private"));
+        paths.map(str::to_owned).collect()
     }
 
     /// Base64 of the SHA-256 of the CA's public key, as Chromium names what it shall trust.
@@ -181,17 +261,22 @@ impl Drop for Portal {
     }
 }
 
+fn free_address() -> Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 fn bind(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Portal> {
     let name = PortalName::parse(NAME)?;
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
     let passkeys = control.passkeys(name, &[address.port()])?;
+    let sso = control.sso(PortalName::parse(NAME)?, &[address.port()])?;
     let logins = control.logins();
     Ok(portcullis_portal::Portal::bind(
         &[address],
         tls,
         logins,
         Some(passkeys),
-        None,
+        sso,
     )?)
 }
 

@@ -51,9 +51,7 @@ async fn a_passkey_is_added_used_renamed_and_removed() -> Result<()> {
     let key = browser.plug_in(true).await?;
     add_passkey(&portal, &browser, "Blue key").await?;
     browser.wait_for("never used").await?;
-    browser
-        .wait_for("sign in again with one of your passkeys")
-        .await?;
+    browser.wait_for("sign in again with a passkey").await?;
     browser.photograph("passkeys-sign-in-again").await?;
     browser.press("Sign in again").await?;
     browser.wait_for("Use a passkey").await?;

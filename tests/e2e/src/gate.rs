@@ -74,11 +74,21 @@ pub struct Gate {
 
 /// Runs `story` with a gateway; when it fails, what the services logged is shown.
 pub fn with_gate(options: Options, story: impl FnOnce(&mut Gate) -> Result<()>) -> Result<()> {
+    with_gate_prepared(options, |_| Ok(()), |gate, ()| story(gate))
+}
+
+/// The same after something has been prepared, such as more of the configuration, before anything starts.
+pub fn with_gate_prepared<T>(
+    options: Options,
+    prepare: impl FnOnce(&Gate) -> Result<T>,
+    story: impl FnOnce(&mut Gate, T) -> Result<()>,
+) -> Result<()> {
     let mut gate = Gate::new(options)?;
+    let prepared = prepare(&gate)?;
     let result = gate
         .start()
         .and_then(|()| gate.add_location(options))
-        .and_then(|()| story(&mut gate));
+        .and_then(|()| story(&mut gate, prepared));
     if result.is_err() {
         gate.show_logs();
     }

@@ -15,7 +15,7 @@ mod wait;
 mod world;
 
 pub use command::{Output, Running, run, try_run};
-pub use gate::{Gate, Mode, Options, with_gate};
+pub use gate::{Gate, Mode, Options, with_gate, with_gate_prepared};
 pub use namespace::Namespace;
 pub use openmetrics::{Exposition, Labels};
 pub use peer::Peer;

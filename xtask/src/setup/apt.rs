@@ -65,11 +65,13 @@ pub(crate) const LLVM: &[Package] = &[Package {
 
 /// Real parts that the tests work against.
 pub(crate) const TEST: &[Package] = &[
+    program("curl", "curl"),
     program("iproute2", "ip"),
     program("iputils-ping", "ping"),
     program("nftables", "nft"),
     program("iperf3", "iperf3"),
     program("oathtool", "oathtool"),
+    program("pebble", "pebble"),
     program("sqlite3", "sqlite3"),
     program("util-linux", "nsenter"),
     program("wireguard-tools", "wg"),
@@ -94,7 +96,6 @@ pub(crate) const VM: &[Package] = &[
     program("busybox-static", "busybox"),
     program("file", "file"),
     program("kmod", "depmod"),
-    program("python3-venv", "python3"),
 ];
 
 /// Installs those of `packages` that are missing.

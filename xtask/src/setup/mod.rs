@@ -2,6 +2,7 @@
 
 mod apt;
 mod bpf;
+mod provider;
 mod virtme;
 
 use anyhow::Result;
@@ -14,22 +15,22 @@ pub(crate) fn for_build() -> Result<Toolchain> {
     bpf::ensure()
 }
 
-/// What the tests that run on this machine's own kernel need, beside [`for_build`].
+/// What tests need, beside [`for_build`].
 pub(crate) fn for_tests() -> Result<()> {
-    apt::ensure(apt::TEST)
+    apt::ensure(apt::TEST)?;
+    provider::ensure()
 }
 
 /// What booting a test kernel needs: QEMU, virtme-ng and the tools used inside. Returns the path of `vng`.
 pub(crate) fn for_vm() -> Result<std::path::PathBuf> {
     apt::ensure(apt::VM)?;
-    apt::ensure(apt::TEST)?;
+    for_tests()?;
     virtme::ensure()
 }
 
 /// Everything, the kernels included.
 pub(crate) fn everything() -> Result<()> {
     let toolchain = for_build()?;
-    for_tests()?;
     for_vm()?;
     for series in crate::kernels::Series::ALL {
         let kernel = crate::kernels::ensure(series)?;

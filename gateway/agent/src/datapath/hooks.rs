@@ -23,6 +23,7 @@ use gateway_common::{abi::names, shield};
 use super::{
     error::DatapathError,
     filters,
+    load::uninterrupted,
     pins::Pins,
     sys::{self, LinkInfo},
     types::Attached,
@@ -86,9 +87,7 @@ impl Hook {
     /// Loads the program into the kernel and returns its id.
     pub(super) fn load(self, object: &mut Ebpf) -> Result<u32, DatapathError> {
         let program = self.program(object)?;
-        program
-            .load()
-            .map_err(|source| self.error("load", source))?;
+        uninterrupted(|| program.load()).map_err(|source| self.error("load", source))?;
         Ok(program
             .info()
             .map_err(|source| self.error("inspect", source))?
@@ -425,6 +424,7 @@ pub(super) fn remove_file(path: &std::path::Path) -> Result<(), DatapathError> {
 /// The kernel's answer in an error of aya's.
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
             error.raw_os_error()

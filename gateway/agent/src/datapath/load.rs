@@ -2,9 +2,9 @@
 
 use std::{os::fd::AsFd as _, path::Path};
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, programs::ProgramError};
 
-use super::{error::DatapathError, pins::Pins, specs::Spec, sys, types::Config};
+use super::{error::DatapathError, hooks::errno, pins::Pins, specs::Spec, sys, types::Config};
 
 /// An object that is part of this binary, and the maps of it that are pinned.
 #[derive(Clone, Copy)]
@@ -89,5 +89,64 @@ pub(super) fn pin_error(path: &Path, error: aya::pin::PinError) -> DatapathError
     DatapathError::PinDirectory {
         path: path.to_owned(),
         source: std::io::Error::other(error),
+    }
+}
+
+/// Loads a program. The verifier breaks off with `EAGAIN` when a signal arrives, and is to be asked again
+/// (as libbpf does, as often).
+pub(super) fn uninterrupted(
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    const ATTEMPTS: u32 = 5;
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(error) if errno(&error) == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    load()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    fn refused(errno: i32) -> ProgramError {
+        ProgramError::SyscallError(SyscallError {
+            call: "bpf_prog_load",
+            io_error: io::Error::from_raw_os_error(errno),
+        })
+    }
+
+    #[test]
+    fn a_load_that_a_signal_broke_off_is_tried_again() {
+        let mut calls = 0;
+        let result = uninterrupted(|| {
+            calls += 1;
+            if calls < 3 {
+                Err(refused(libc::EAGAIN))
+            } else {
+                Ok(())
+            }
+        });
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn a_load_that_is_refused_is_not_nor_for_ever() {
+        for (errno, times) in [(libc::EACCES, 1), (libc::EAGAIN, 5)] {
+            let mut calls = 0;
+            let result = uninterrupted(|| {
+                calls += 1;
+                Err(refused(errno))
+            });
+            assert!(result.is_err());
+            assert_eq!(calls, times, "{errno}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::error::OperationError;
 use crate::password::PasswordError;
 use crate::secrets::{Field, Secret, Token};
 use crate::store::StoreError;
+use crate::totp::Authenticator;
 
 /// How long an enrolment may take from the first step to the last.
 const WITHIN_MS: i64 = 60 * 60 * 1000;
@@ -117,6 +118,18 @@ impl Control {
                 expires_ms: link.expires_ms,
             },
             None => FirstAdmin::NotNeeded,
+        })
+    }
+}
+
+impl NewAuthenticator {
+    /// With this seed, for this user.
+    pub(crate) fn of(seed: &[u8], user: &str) -> Result<Self, OperationError> {
+        let authenticator = Authenticator::new(seed, user)?;
+        Ok(Self {
+            user: user.to_owned(),
+            uri: authenticator.uri()?.as_str().into(),
+            secret: authenticator.base32().as_str().into(),
         })
     }
 }

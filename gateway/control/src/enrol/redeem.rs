@@ -138,8 +138,8 @@ impl Enrolments {
         let current = enrolments::find(write.sql(), &found.id, now_ms, MOST_TRIES).await?;
         let found = current.ok_or(EnrolError::Over)?;
         let user_id = &found.user_id;
-        users::set_password(write.sql(), user_id, &found.password).await?;
-        users::set_totp_secret(write.sql(), user_id, &sealed).await?;
+        users::set_password(write.sql(), user_id, &found.password, now_ms).await?;
+        users::set_totp_secret(write.sql(), user_id, &sealed, now_ms).await?;
         // The code that was given is spent: it opens no session.
         attempts::spend_step(write.sql(), user_id, step).await?;
         let voided = recovery::replace(write.sql(), user_id, &hashes, now_ms).await?;
@@ -209,13 +209,6 @@ impl Enrolments {
 
     fn show(&self, enrolment: &Enrolment) -> Result<NewAuthenticator, EnrolError> {
         let seed = self.seed(enrolment)?;
-        let authenticator =
-            Authenticator::new(&seed, &enrolment.user).map_err(OperationError::from)?;
-        let uri = authenticator.uri().map_err(OperationError::from)?;
-        Ok(NewAuthenticator {
-            user: enrolment.user.clone(),
-            uri: uri.as_str().into(),
-            secret: authenticator.base32().as_str().into(),
-        })
+        Ok(NewAuthenticator::of(&seed, &enrolment.user)?)
     }
 }

@@ -59,6 +59,22 @@ impl Core {
             "From the commit of a revocation to a gateway's acknowledgement",
             &self.figures.revocation,
         );
+        if let Some(certificate) = &status.portal_certificate {
+            let left_ms = certificate
+                .not_after_ms
+                .saturating_sub(self.now_ms())
+                .max(0);
+            page.gauge(
+                "portal_certificate_left_seconds",
+                "Time until the certificate at the portal's name ends; 0: the own CA's is shown",
+                one(left_ms as f64 / 1000.0),
+            );
+            page.gauge(
+                "portal_certificate_failures",
+                "Attempts on end to get a certificate by ACME that failed",
+                one(certificate.failures.into()),
+            );
+        }
         gateways(page, &status.gateways);
         if per_peer {
             self.peers(page).await?;

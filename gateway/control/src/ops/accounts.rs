@@ -81,7 +81,7 @@ impl Core {
         let user = found("user", name, users::find(write.sql(), name)).await?;
         let locations = locations_of_user(&mut write, &user.id).await?;
         if factors.contains(Factor::Password) {
-            users::set_password(write.sql(), &user.id, "").await?;
+            users::set_password(write.sql(), &user.id, "", now_ms).await?;
         }
         if factors.contains(Factor::Totp) {
             accounts::void_totp(write.sql(), &user.id).await?;

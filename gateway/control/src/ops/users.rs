@@ -270,13 +270,15 @@ impl Core {
         )
         .await?;
         if let Some(password) = &password {
-            users::set_password(write.sql(), &user.id, password).await?;
+            let now_ms = write.now_ms();
+            users::set_password(write.sql(), &user.id, password, now_ms).await?;
         }
         let (mut totp_uri, mut totp_secret, mut voided) = Default::default();
         if request.totp {
             let secret = Authenticator::generate()?;
             let sealed = self.vault.seal(totp_field(&user.id), secret.as_slice())?;
-            users::set_totp_secret(write.sql(), &user.id, &sealed).await?;
+            let now_ms = write.now_ms();
+            users::set_totp_secret(write.sql(), &user.id, &sealed, now_ms).await?;
             (totp_uri, totp_secret) = shown_once(&secret, &user.name)?;
             voided = recovery::delete_of_user(write.sql(), &user.id).await?;
         }

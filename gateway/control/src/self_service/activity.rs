@@ -91,6 +91,8 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         "passkey.rename" => format!("A passkey was renamed to{}", passkey()),
         "passkey.remove" => format!("Passkey{} was removed", passkey()),
         "passkey.block" => "A passkey was blocked: it may have been copied".to_owned(),
+        "user.password" => "The password was changed".to_owned(),
+        "user.totp" => "A new authenticator was set up; the one before it is void".to_owned(),
         "user.add" => "The account was made".to_owned(),
         "user.groups" => "The account's groups were changed".to_owned(),
         "user.reset" => "Password or authenticator were reset".to_owned(),

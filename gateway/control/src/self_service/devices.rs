@@ -137,7 +137,7 @@ impl SelfService {
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
-        signed_in.fresh(now_ms)?;
+        signed_in.admit(&mut write, now_ms).await?;
         let mine = &signed_in.device;
         self.room(&mut write, &signed_in).await?;
         let location = locations::find(write.sql(), &mine.location_id).await?;
@@ -212,7 +212,7 @@ impl SelfService {
         let now_ms = write.now_ms();
         let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
         let row = own(&mut write, &signed_in, id).await?;
-        signed_in.fresh(now_ms)?;
+        signed_in.admit(&mut write, now_ms).await?;
         let ended = unmake(&mut write, &row).await?;
         let detail = ended_with(&ended, json!({ "called": row.called() }));
         note(&mut write, &row.user, "device.remove", &row.name, detail).await?;

@@ -1,4 +1,4 @@
-//! What users do with their own devices and sessions, from a device that they are signed in on.
+//! What users do with their own devices, sessions and factors, from a device that they are signed in on.
 //!
 //! Whose they are is told by the device's address alone. Whatever belongs to someone else is
 //! answered as if it did not exist.
@@ -6,6 +6,8 @@
 mod activity;
 mod devices;
 mod error;
+mod factors;
+pub(crate) mod last;
 mod sessions;
 mod tunnel;
 
@@ -18,6 +20,8 @@ use crate::store::{Entry, StoreError, Write};
 pub use activity::Activity;
 pub use devices::{AddedDevice, DeviceList, DeviceRemoval, NewDevice, OwnDevice};
 pub use error::SelfServiceError;
+pub use factors::{LinkedProvider, NewRecoveryCodes, OwnFactors, SetSince, TotpSetup};
+pub(crate) use last::Without;
 pub(crate) use sessions::end_others;
 pub use sessions::{EndedSessions, OwnSession};
 pub use tunnel::Tunnel;
@@ -27,7 +31,7 @@ pub use tunnel::Tunnel;
 pub struct SelfService(Arc<Core>);
 
 impl Logins {
-    /// What users may do with their own devices and sessions.
+    /// What users may do with their own devices, sessions and factors.
     pub fn self_service(&self) -> SelfService {
         SelfService(self.0.clone())
     }

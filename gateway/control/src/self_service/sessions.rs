@@ -78,7 +78,8 @@ impl SelfService {
         self.settle(write, ended, &locations).await
     }
 
-    async fn settle(
+    /// Commits, and waits for the gateways where sessions have ended.
+    pub(super) async fn settle(
         &self,
         write: Write<'_>,
         ended: usize,

@@ -22,7 +22,9 @@ use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
 use crate::store::sso::{self, Vouched, Whose};
-use crate::store::{Entry, StoreError, Write, devices, locations, sessions, to_u64, users};
+use crate::store::{
+    Entry, StoreError, Write, devices, factors, locations, sessions, to_u64, users,
+};
 
 /// The parameters that a provider sends a user back with. None is trusted.
 #[derive(Clone, Debug, Default)]
@@ -200,6 +202,7 @@ impl Sso {
         let Some(next) = after_sso(&location.mfa, proven) else {
             return Ok(Err("the location does not take the provider's word"));
         };
+        factors::vouched(write.sql(), issuer, subject, vouch.level).await?;
         if let Some(groups) = &vouch.groups {
             self.set_groups(&mut write, provider, &device, groups)
                 .await?;

@@ -37,7 +37,7 @@ pub use finish::Callback;
 pub use preset::SsoPreset;
 
 pub(crate) use backchannel::end;
-pub(crate) use provider::Provider;
+pub(crate) use provider::{Provider, causes};
 pub(crate) use token::LONGEST_SUBJECT;
 
 /// How long a user may stay at a provider.

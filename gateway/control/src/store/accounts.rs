@@ -47,7 +47,7 @@ pub(crate) async fn enrolled(sql: &mut AnyConnection) -> Result<i64, StoreError>
 
 /// Voids the authenticator. Codes of an account without one are never right.
 pub(crate) async fn void_totp(sql: &mut AnyConnection, user_id: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET totp_secret = '', totp_last_step = 0 WHERE id = $1")
+    sqlx::query("UPDATE users SET totp_secret = '', totp_last_step = 0, totp_ms = 0 WHERE id = $1")
         .bind(user_id)
         .execute(sql)
         .await?;

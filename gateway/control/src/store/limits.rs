@@ -208,6 +208,38 @@ pub(crate) async fn take_unnoted(
     Ok(unnoted)
 }
 
+/// What users may change of their own accounts (devices, passkeys, factors): so many at once, then one in
+/// each such time. Each costs a commit, a record, and most a revision that gateways hear of.
+pub(crate) const CHANGES: i64 = 30;
+const CHANGE_EVERY_MS: i64 = 2 * 60_000;
+
+/// Takes one of the account's share of changes. `Some` where there is none left: how long until there is.
+/// Call within the write of the change: one that is refused costs nothing.
+pub(crate) async fn take_change(
+    sql: &mut AnyConnection,
+    user_id: &str,
+    now_ms: i64,
+) -> Result<Option<i64>, StoreError> {
+    let query = "SELECT changes_free_ms FROM users WHERE id = $1";
+    let free_ms: i64 = sqlx::query_scalar(query)
+        .bind(user_id)
+        .fetch_one(&mut *sql)
+        .await?;
+    let latest_ms = now_ms.saturating_add(CHANGES * CHANGE_EVERY_MS);
+    // A clock that was set back must not turn minutes into years.
+    let free_ms = if free_ms > latest_ms { now_ms } else { free_ms };
+    let next_ms = free_ms.max(now_ms) + CHANGE_EVERY_MS;
+    if next_ms > latest_ms {
+        return Ok(Some(next_ms - latest_ms));
+    }
+    sqlx::query("UPDATE users SET changes_free_ms = $2 WHERE id = $1")
+        .bind(user_id)
+        .bind(next_ms)
+        .execute(sql)
+        .await?;
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 pub(crate) mod about;
 pub(crate) mod accounts;
+pub(crate) mod acme;
 pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod ca;
@@ -13,6 +14,7 @@ pub(crate) mod changes;
 pub(crate) mod devices;
 pub(crate) mod enrolments;
 mod error;
+pub(crate) mod factors;
 pub(crate) mod gateways;
 pub(crate) mod limits;
 pub(crate) mod locations;

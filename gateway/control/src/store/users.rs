@@ -39,8 +39,9 @@ const SELECT: &str = "
 
 pub(crate) async fn insert(sql: &mut AnyConnection, user: &UserRow) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO users (id, name, password, totp_secret, created_ms, role, enrolled_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO users
+            (id, name, password, totp_secret, created_ms, role, enrolled_ms, password_ms, totp_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&user.id)
     .bind(&user.name)
@@ -49,9 +50,16 @@ pub(crate) async fn insert(sql: &mut AnyConnection, user: &UserRow) -> Result<()
     .bind(user.created_ms)
     .bind(user.role.as_str())
     .bind(user.enrolled_ms)
+    .bind(since(&user.password, user.created_ms))
+    .bind(since(&user.totp_secret, user.created_ms))
     .execute(sql)
     .await?;
     Ok(())
+}
+
+/// Since when there is a factor; 0 where there is none.
+fn since(factor: &str, now_ms: i64) -> i64 {
+    if factor.is_empty() { 0 } else { now_ms }
 }
 
 pub(crate) async fn add_group(
@@ -148,14 +156,17 @@ pub(crate) async fn set_disabled(
     Ok(())
 }
 
+/// An empty one voids it.
 pub(crate) async fn set_password(
     sql: &mut AnyConnection,
     id: &str,
     password: &str,
+    now_ms: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET password = $2 WHERE id = $1")
+    sqlx::query("UPDATE users SET password = $2, password_ms = $3 WHERE id = $1")
         .bind(id)
         .bind(password)
+        .bind(since(password, now_ms))
         .execute(sql)
         .await?;
     Ok(())
@@ -166,12 +177,16 @@ pub(crate) async fn set_totp_secret(
     sql: &mut AnyConnection,
     id: &str,
     sealed: &str,
+    now_ms: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET totp_secret = $2, totp_last_step = 0 WHERE id = $1")
-        .bind(id)
-        .bind(sealed)
-        .execute(sql)
-        .await?;
+    sqlx::query(
+        "UPDATE users SET totp_secret = $2, totp_last_step = 0, totp_ms = $3 WHERE id = $1",
+    )
+    .bind(id)
+    .bind(sealed)
+    .bind(now_ms)
+    .execute(sql)
+    .await?;
     Ok(())
 }
 

@@ -18,6 +18,13 @@ pub(crate) struct CredentialRow {
     pub(crate) suspect_ms: i64,
 }
 
+impl CredentialRow {
+    /// One that is blocked is good for nothing.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.suspect_ms == 0
+    }
+}
+
 pub(crate) struct NewCredential<'a> {
     pub(crate) id: &'a str,
     pub(crate) user_id: &'a str,

@@ -7,8 +7,9 @@ use webauthn_rs::prelude::WebauthnError;
 
 use crate::domain::Invalid;
 use crate::error::OperationError;
-use crate::fresh::{NotFresh, needed_by};
+use crate::fresh::{NotFresh, needed_by, often};
 use crate::login::LoginError;
+use crate::self_service::last::{NoWay, last_way};
 use crate::store::StoreError;
 
 /// Why something about passkeys was not done. Nothing was changed then, but a ceremony that was
@@ -47,6 +48,12 @@ pub enum PasskeyError {
     /// This device has begun many and finished none.
     #[error("too many requests at once: try again in {} s", .retry_after.as_secs().max(1))]
     Busy { retry_after: Duration },
+    /// The account's share of changes is used up for now.
+    #[error("{}", often(.retry_after))]
+    Often { retry_after: Duration },
+    /// Without it nobody signs in any more at this location.
+    #[error("{}", last_way(.location))]
+    LastWay { location: String },
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error(transparent)]
@@ -58,9 +65,19 @@ pub enum PasskeyError {
 impl From<NotFresh> for PasskeyError {
     fn from(error: NotFresh) -> Self {
         match error {
+            NotFresh::Often { retry_after } => Self::Often { retry_after },
             NotFresh::NoSession => Self::NoSession,
             NotFresh::Stale { needed } => Self::Stale { needed },
             NotFresh::Login(error) => Self::Login(error),
+        }
+    }
+}
+
+impl From<NoWay> for PasskeyError {
+    fn from(error: NoWay) -> Self {
+        match error {
+            NoWay::Last { location } => Self::LastWay { location },
+            NoWay::Store(error) => error.into(),
         }
     }
 }

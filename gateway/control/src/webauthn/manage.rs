@@ -9,7 +9,7 @@ use super::{PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
 use crate::fresh::{self, SignedIn};
 use crate::login;
-use crate::self_service;
+use crate::self_service::{self, Without, last};
 use crate::store::Write;
 use crate::store::webauthn::{self, CredentialRow};
 
@@ -95,6 +95,8 @@ impl Passkeys {
         let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
         let row = find(&mut write, &signed_in, id).await?;
         signed_in.fresh(now_ms)?;
+        last::keeps_a_way(&mut write, &signed_in, Without::Passkey(&row.id)).await?;
+        signed_in.admit(&mut write, now_ms).await?;
         webauthn::delete(write.sql(), &row.id).await?;
         let mut detail = named(&row.id, &row.name);
         detail["passkeys"] = (signed_in.passkeys.len() - 1).into();

@@ -83,7 +83,7 @@ impl Passkeys {
             return Err(PasskeyError::UnknownCeremony);
         }
         // Once more: another passkey may have raised what the account asks for.
-        signed_in.fresh(taken.begun_ms)?;
+        signed_in.admit(&mut write, taken.begun_ms).await?;
         if signed_in.passkeys.len() >= MOST {
             return Err(PasskeyError::TooMany(MOST));
         }

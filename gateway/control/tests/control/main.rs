@@ -13,6 +13,7 @@ mod limits;
 mod login;
 mod mfa;
 mod own_devices;
+mod own_factors;
 mod own_sessions;
 mod passkeys;
 mod policy;

@@ -533,6 +533,15 @@ async fn where_the_location_requires_passkeys_they_alone_log_in(engine: Engine) 
     assert!(!scene.has_session().await);
     let session = scene.log_in().await.unwrap();
     assert_eq!(session.level, Level::PhishingResistant);
+    // The last one stays: nothing else would sign her in here.
+    let passkeys = scene.passkeys();
+    let list = passkeys.list(scene.from).await.unwrap();
+    let kept = passkeys.remove(scene.from, &list.passkeys[0].id, false);
+    let kept = kept.await;
+    assert!(
+        matches!(&kept, Err(PasskeyError::LastWay { location }) if location == "office"),
+        "{kept:?}"
+    );
 }
 
 async fn passkeys_are_renamed_and_removed(engine: Engine) {

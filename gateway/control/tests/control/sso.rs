@@ -26,6 +26,7 @@ crate::on_both!(
     linking,
     a_reset_voids_the_link_and_whoever_is_under_way,
     a_login_is_as_old_as_the_provider_says,
+    what_a_provider_has_vouched_for_once_is_needed_from_then_on,
 );
 
 pub(crate) const SUBJECT: &str = "alice at the provider";
@@ -414,6 +415,31 @@ async fn a_login_is_as_old_as_the_provider_says(engine: Engine) {
         .session(|claims| claims["auth_time"] = json!(then_s))
         .await;
     assert_eq!(session.authenticated_at_ms, then_s * 1000);
+}
+
+/// Otherwise who has got hold of a weaker login there could change what the stronger one protects.
+async fn what_a_provider_has_vouched_for_once_is_needed_from_then_on(engine: Engine) {
+    let mut setting = Setting::new(engine).await;
+    let levels = [("amr:mfa", "mfa"), ("acr:phr", "phishing-resistant")];
+    let levels = levels.map(|(value, level)| (value.to_owned(), level.to_owned()));
+    setting.world.config.sso[0].levels = Some(levels.into());
+    setting.world.reopen().await;
+    let needs = async || {
+        let own = setting.world.control.logins().self_service();
+        own.factors(setting.laptop).await.unwrap().change_needs
+    };
+    setting.session(|_| ()).await;
+    assert_eq!(needs().await, None);
+    let strong = setting.session(|claims| claims["acr"] = json!("phr")).await;
+    assert_eq!(strong.level, Level::PhishingResistant);
+    assert_eq!(needs().await, None);
+    setting.session(|_| ()).await;
+    assert_eq!(needs().await, Some(Level::PhishingResistant));
+    // An administrator's way out.
+    setting.link("alice", "").await.unwrap();
+    setting.link("alice", SUBJECT).await.unwrap();
+    setting.session(|_| ()).await;
+    assert_eq!(needs().await, None);
 }
 
 async fn linking(engine: Engine) {

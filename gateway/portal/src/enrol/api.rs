@@ -2,19 +2,21 @@
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use portcullis_control::{EnrolError, EnrolmentId, Enrolments, Secret};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::api::ApiError;
+use crate::api::{ApiError, Refusal};
 use crate::public::PublicAddr;
 
-pub(super) fn routes() -> Router<Enrolments> {
-    Router::new()
-        .route("/", post(begin))
-        .route("/password", post(password))
-        .route("/totp", post(totp))
+pub(super) fn routes() -> OpenApiRouter<Enrolments> {
+    OpenApiRouter::new()
+        .routes(routes!(begin))
+        .routes(routes!(password))
+        .routes(routes!(totp))
 }
 
 impl From<EnrolError> for ApiError {
@@ -23,20 +25,25 @@ impl From<EnrolError> for ApiError {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Begin {
+    /// What stands behind the link's `#`.
     token: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Begun {
+    /// To be given back with each further step.
     enrolment: String,
     user: String,
     next: &'static str,
     expires_in_s: u64,
 }
 
+/// Begin with a one-time link's token. The link stays good.
+#[utoipa::path(post, path = "/api/v1/enrol", tag = "enrolment", request_body = Begin,
+    responses((status = 200, body = Begun), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn begin(
     State(enrolments): State<Enrolments>,
     Extension(PublicAddr(from)): Extension<PublicAddr>,
@@ -52,20 +59,25 @@ async fn begin(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Password {
     enrolment: String,
+    /// 8 to 256 characters.
+    #[schema(min_length = 8, max_length = 256)]
     password: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Authenticator {
     next: &'static str,
     totp_uri: String,
     totp_secret: String,
 }
 
+/// Choose the password; answers the authenticator that is to be set up next.
+#[utoipa::path(post, path = "/api/v1/enrol/password", tag = "enrolment", request_body = Password,
+    responses((status = 200, body = Authenticator), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn password(
     State(enrolments): State<Enrolments>,
     body: Result<Json<Password>, JsonRejection>,
@@ -81,19 +93,23 @@ async fn password(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Totp {
     enrolment: String,
     code: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Enrolled {
     user: String,
+    /// Shown this once.
     recovery_codes: Vec<String>,
 }
 
+/// The last step: a code of the new authenticator. Uses the link up.
+#[utoipa::path(post, path = "/api/v1/enrol/totp", tag = "enrolment", request_body = Totp,
+    responses((status = 200, body = Enrolled), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn totp(
     State(enrolments): State<Enrolments>,
     Extension(PublicAddr(from)): Extension<PublicAddr>,

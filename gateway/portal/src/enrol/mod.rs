@@ -4,15 +4,31 @@
 mod api;
 mod page;
 
-use axum::Router;
 use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
 use portcullis_control::{EnrolError, Enrolments};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::Told;
 
-/// Calls below `/api/v1/enrol`.
+/// What the description says beside the calls.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Portcullis enrolment",
+    description = "Give an account a password and an authenticator, by a one-time link. Served outside of \
+        the tunnel."
+))]
+struct Description;
+
+/// The calls below `/api/v1/enrol`, and `openapi.json`, which describes them.
 pub(crate) fn calls() -> Router<Enrolments> {
-    api::routes()
+    let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(api::routes())
+        .split_for_parts();
+    let answer = Json(description);
+    router.route("/api/v1/enrol/openapi.json", get(async || answer))
 }
 
 /// Pages, and the script that they load.

@@ -196,7 +196,7 @@ async fn rename(
 
 /// What ended, and whether that is certain.
 #[derive(Serialize, ToSchema)]
-struct Ended {
+pub(super) struct Ended {
     ended_sessions: usize,
     /// Not every gateway has acknowledged it yet.
     pending: bool,

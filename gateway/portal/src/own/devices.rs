@@ -70,7 +70,7 @@ impl<'a> DevicesPage<'a> {
             cards: cards.collect(),
             needs: list.change_needs.map(|level| match level {
                 Level::PhishingResistant => {
-                    "To add or remove a device, sign in again with one of your passkeys."
+                    "To add or remove a device, sign in again with a passkey."
                 }
                 _ => "To add or remove a device, sign in again.",
             }),
@@ -212,7 +212,7 @@ pub(super) fn told(error: SelfServiceError) -> Response {
     }
 }
 
-fn incomplete() -> Response {
+pub(super) fn incomplete() -> Response {
     let text = "the form is incomplete";
     page(StatusCode::BAD_REQUEST, &Notice { text })
 }

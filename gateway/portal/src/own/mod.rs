@@ -1,7 +1,9 @@
-//! What users do with their own devices and sessions: calls for programs and the script, and pages.
+//! What users do with their own devices, sessions and factors: calls for programs and the script, and pages.
 
 mod api;
 mod devices;
+mod factors;
+mod factors_api;
 mod sessions;
 
 use axum::Router;
@@ -12,21 +14,23 @@ use portcullis_control::{SelfService, SelfServiceError};
 use std::convert::Infallible;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::api::Told;
+use crate::api::{Told, too_often};
 use crate::site::Site;
 
 /// Calls below `/api/v1`.
 pub(crate) fn calls() -> OpenApiRouter<Site> {
-    api::routes()
+    api::routes().merge(factors_api::routes())
 }
 
 /// Pages, and the scripts that they load.
 pub(crate) fn pages() -> Router<Site> {
-    devices::routes().merge(sessions::routes())
+    devices::routes()
+        .merge(sessions::routes())
+        .merge(factors::routes())
 }
 
 /// What a signed-in user may do.
-struct Own(SelfService);
+pub(crate) struct Own(pub(crate) SelfService);
 
 impl FromRequestParts<Site> for Own {
     type Rejection = Infallible;
@@ -41,6 +45,12 @@ impl From<SelfServiceError> for Told {
         let text = error.to_string();
         let (status, code) = match error {
             SelfServiceError::Login(error) => return error.into(),
+            SelfServiceError::Often { retry_after } => return too_often(text, retry_after),
+            SelfServiceError::Password(_) => (StatusCode::BAD_REQUEST, "weak_password"),
+            SelfServiceError::Code => (StatusCode::UNAUTHORIZED, "refused"),
+            SelfServiceError::NoSetup => (StatusCode::CONFLICT, "no_setup"),
+            SelfServiceError::UnknownProvider => (StatusCode::NOT_FOUND, "not_linked"),
+            SelfServiceError::LastWay { .. } => (StatusCode::CONFLICT, "last_way"),
             SelfServiceError::NoSession => (StatusCode::UNAUTHORIZED, "login_required"),
             SelfServiceError::Stale { .. } => (StatusCode::FORBIDDEN, "fresh_login_required"),
             SelfServiceError::UnknownDevice => (StatusCode::NOT_FOUND, "no_such_device"),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::api::Told;
+use crate::api::{Told, too_often};
 use crate::site::Site;
 use crate::view::rfc3339;
 
@@ -78,6 +78,8 @@ impl From<PasskeyError> for Told {
                     retry_after_s: Some(retry_after.as_secs().max(1)),
                 };
             }
+            PasskeyError::Often { retry_after } => return too_often(text, retry_after),
+            PasskeyError::LastWay { .. } => (StatusCode::CONFLICT, "last_way"),
             PasskeyError::NoPasskey => (StatusCode::NOT_FOUND, "no_passkey"),
             PasskeyError::NoSession => (StatusCode::UNAUTHORIZED, "login_required"),
             PasskeyError::Stale { .. } => (StatusCode::FORBIDDEN, "fresh_login_required"),

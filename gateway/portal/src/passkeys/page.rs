@@ -57,7 +57,7 @@ impl<'a> PasskeysPage<'a> {
             cards: cards.collect(),
             needs: list.change_needs.map(|level| match level {
                 Level::PhishingResistant => {
-                    "To add or remove a passkey, sign in again with one of your passkeys."
+                    "To add or remove a passkey, sign in again with a passkey."
                 }
                 _ => "To add or remove a passkey, sign in again.",
             }),

@@ -26,8 +26,10 @@ struct Offered {
 
 /// The providers that this device may sign in by.
 #[utoipa::path(get, path = "/login/sso", tag = "login", responses((status = 200, body = Offered)))]
-async fn providers(Providers(providers): Providers) -> Json<Offered> {
-    Json(Offered { providers })
+async fn providers(providers: Providers) -> Json<Offered> {
+    Json(Offered {
+        providers: providers.offered().await,
+    })
 }
 
 #[derive(Serialize, ToSchema)]

@@ -29,25 +29,29 @@ pub(crate) fn pages() -> Router<Site> {
     page::routes()
 }
 
-/// The names of the providers that this device may sign in by.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Providers(pub(crate) Vec<String>);
+/// Where to ask for the providers that this device may sign in by. Only pages that show them do.
+pub(crate) struct Providers(Option<(Sso, DeviceAddr)>);
+
+impl Providers {
+    /// Their names.
+    pub(crate) async fn offered(&self) -> Vec<String> {
+        let Some((sso, DeviceAddr(from))) = &self.0 else {
+            return Vec::new();
+        };
+        // Without them, the page is still good for everything else.
+        sso.offered(*from).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "no sign-in by a provider can be offered");
+            Vec::new()
+        })
+    }
+}
 
 impl FromRequestParts<Site> for Providers {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
-        let (Some(sso), Some(DeviceAddr(from))) = (&site.sso, parts.extensions.get()) else {
-            return Ok(Self::default());
-        };
-        // Without them, the page is still good for everything else.
-        Ok(match sso.offered(*from).await {
-            Ok(names) => Self(names),
-            Err(error) => {
-                tracing::error!(%error, "no sign-in by a provider can be offered");
-                Self::default()
-            }
-        })
+        let from = parts.extensions.get::<DeviceAddr>().copied();
+        Ok(Self(site.sso.clone().zip(from)))
     }
 }
 

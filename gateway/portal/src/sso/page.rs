@@ -50,7 +50,7 @@ async fn leave(
                 expires_in: wait(visit.expires_in.as_secs()),
             },
         ),
-        Err(error) => again(error.into(), offer, providers),
+        Err(error) => again(error.into(), offer, &providers).await,
     }
 }
 
@@ -83,17 +83,17 @@ async fn back(
     match sso.finish(from, &provider, &callback).await {
         // To a page without the answer in its address.
         Ok(step) => pages::next(step, offer),
-        Err(error) => again(error.into(), offer, providers),
+        Err(error) => again(error.into(), offer, &providers).await,
     }
 }
 
 /// The sign-in page, with what was wrong.
-fn again(told: Told, offer: Offer, providers: Providers) -> Response {
+async fn again(told: Told, offer: Offer, providers: &Providers) -> Response {
     let sign_in = SignIn {
         error: &told.text,
         username: "",
         offer,
-        providers,
+        providers: providers.offered().await,
     };
     let mut response = page(told.status, &sign_in);
     add_retry_after(&mut response, told.retry_after_s);

@@ -318,7 +318,7 @@ async fn plain_http_is_told_where_the_pages_are_and_nothing_else() {
         &get("/step-up?for=%3Cscript%3E", "x"),
     )
     .await;
-    assert!(!page.contains("script>"), "{page}");
+    assert!(!page.contains("<script>"), "{page}");
     serving.abort();
 }
 

@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod certificate;
 mod choice;
 mod device;
 mod doctor;

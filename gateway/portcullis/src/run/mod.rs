@@ -1,6 +1,7 @@
 //! The long-running commands: which services run, what they share, and how they stop.
 
 mod capabilities;
+mod certificate;
 mod embedded;
 mod metrics;
 mod portal;
@@ -56,6 +57,7 @@ pub(crate) async fn control(config: Config, output: Output) -> Result<Exit> {
         agent: watch::channel(None).1,
     };
     services.add_metrics(page, sources, &config.metrics);
+    services.add_certificate(&control, &config.portal).await?;
     services.add_enrolment(&control, &config, output).await?;
     services.add_backchannel(&control, &config.portal)?;
     if !config.portal.listen.is_empty() {
@@ -115,6 +117,7 @@ pub(crate) async fn up(config: Config, output: Output) -> Result<Exit> {
         agent,
     };
     services.add_metrics(page, sources, &config.metrics);
+    services.add_certificate(&control, &config.portal).await?;
     services.add_enrolment(&control, &config, output).await?;
     services.add_backchannel(&control, &config.portal)?;
     services.add(
@@ -179,6 +182,25 @@ impl Services {
                 Ok(())
             });
         }
+    }
+
+    /// Files that cannot be used end the command before anything is served.
+    async fn add_certificate(&mut self, control: &Control, config: &PortalConfig) -> Result<()> {
+        let Some((certificate, challenges)) = certificate::open(control, config).await? else {
+            return Ok(());
+        };
+        if let Some(challenges) = challenges {
+            let stop = self.shutdown.requested();
+            self.add("challenges", async move {
+                challenges.serve(stop).await;
+                Ok(())
+            });
+        }
+        self.add(
+            "certificate",
+            certificate::keep(certificate, self.shutdown.clone()),
+        );
+        Ok(())
     }
 
     /// Takes the addresses at once, as for gateways.

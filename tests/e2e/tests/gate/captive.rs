@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e_tests::flows::{Echo, connects};
-use e2e_tests::{Namespace, Options, SERVER_V4, SERVER_V6, eventually, with_gate};
+use e2e_tests::{Namespace, Options, SERVER_V4, SERVER_V6, eventually, run, with_gate};
 
 use crate::SOON;
 use crate::policy::apply;
@@ -34,7 +34,7 @@ fn get(namespace: &Namespace, to: IpAddr) -> Result<String> {
 
 /// Where a request is led.
 fn led(namespace: &Namespace, to: IpAddr) -> Result<String> {
-    let answer = get(namespace, to)?;
+    let answer = get(namespace, to).with_context(|| format!("no answer in the name of {to}"))?;
     ensure!(answer.starts_with("HTTP/1.1 302 "), "{to}: {answer}");
     let location = answer
         .lines()
@@ -77,7 +77,7 @@ fn inv1_plain_http_leads_to_the_portal_until_the_login_and_to_a_step_up_where_on
             gate,
             "[[rule]]\nname = \"web\"\nwho = [\"*\"]\nto = [\"10.9.0.0/24\"]\nports = [\"tcp/80\"]\nrequire = \"phishing-resistant\"\n",
         )?;
-        let location = led(&peer.namespace, SERVER_V4)?;
+        let location = led(&peer.namespace, SERVER_V4).context("with a session too low")?;
         ensure!(
             location == "https://10.77.0.1/step-up?for=intranet.example",
             "a step-up: {location}"
@@ -86,12 +86,42 @@ fn inv1_plain_http_leads_to_the_portal_until_the_login_and_to_a_step_up_where_on
         ensure!(get(&peer.namespace, SERVER_V6).is_err(), "no rule");
 
         gate.admin(&["session", "revoke", "--user", "alice"])?;
-        ensure!(led(&peer.namespace, SERVER_V4)? == "https://10.77.0.1/");
+        let location = led(&peer.namespace, SERVER_V4).context("after the revocation")?;
+        ensure!(location == "https://10.77.0.1/", "{location}");
         // Where the location does not want it.
         gate.ask(&["location", "set", "office", "--captive", "false"])?;
         eventually("nothing is led any more", SOON, || {
             Ok(get(&peer.namespace, SERVER_V4).is_err())
         })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_browser_is_led_to_the_portal() -> Result<()> {
+    with_gate(Options::default(), |gate| {
+        let user = gate.add_user("alice")?;
+        let peer = gate.add_peer(0, &user)?;
+        let mut chromium = peer.namespace.command("chromium");
+        chromium
+            // Its own sandbox refuses to run as root; the certificate is by the gateway's own CA.
+            .args(["--headless", "--no-sandbox", "--ignore-certificate-errors"])
+            .args(["--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+            ])
+            .arg(format!(
+                "--user-data-dir={}",
+                gate.scratch().join("browser").display()
+            ))
+            .args(["--dump-dom", &format!("http://{SERVER_V4}/where/to")]);
+        let page = run(&mut chromium, "")?.stdout;
+        ensure!(
+            page.contains("<form method=\"post\" action=\"/login\"")
+                && page.contains("type=\"password\""),
+            "the page to sign in: {page}"
+        );
         Ok(())
     })
 }

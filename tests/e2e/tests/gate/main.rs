@@ -21,6 +21,7 @@ mod restart;
 mod revocation;
 mod seeing;
 mod shield;
+mod sso;
 mod traffic;
 mod world;
 

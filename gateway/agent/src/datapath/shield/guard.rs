@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::datapath::{
     error::DatapathError,
     hooks::{errno, remove_file},
+    load::uninterrupted,
     pins::Pins,
     sys,
 };
@@ -39,7 +40,7 @@ pub enum Mode {
 /// Loads the program and returns its id.
 pub(super) fn load(object: &mut Ebpf) -> Result<u32, DatapathError> {
     let program = program(object)?;
-    program.load().map_err(|source| error("load", source))?;
+    uninterrupted(|| program.load()).map_err(|source| error("load", source))?;
     Ok(program
         .info()
         .map_err(|source| error("inspect", source))?

@@ -235,7 +235,7 @@ impl Core {
 
     /// The same where users only go. Fewer of them need no more than before, so no policy can speak
     /// against it: taking access away always works.
-    pub(super) async fn declassify(&self, write: &mut Write<'_>) -> Result<()> {
+    pub(crate) async fn declassify(&self, write: &mut Write<'_>) -> Result<()> {
         if policies::live(write.sql()).await?.is_some() {
             write.mark_policy().await?;
         }

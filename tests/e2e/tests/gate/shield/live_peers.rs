@@ -1,12 +1,12 @@
 //! What must not be cut: peers that roam, that come over IPv6, and that were there before the shield.
 
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 
 use anyhow::{Result, ensure};
 use e2e_tests::flows::{Echo, Probe, ping};
 use e2e_tests::{Options, SERVER_V4, eventually, for_a_while, run, with_gate};
 
-use super::{SHIELDED, end_learning, message, send_to};
+use super::{SHIELDED, end_learning, knows, message, send_to};
 use crate::{INTERVAL, SILENCE, SOON, echo_v4};
 
 #[test]
@@ -41,7 +41,7 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
         probe.finish()?;
 
         // The same tunnel over IPv6, once the agent has noticed the gateway's new address.
-        let gateway: IpAddr = "2001:db8::1".parse()?;
+        let gateway: Ipv6Addr = "2001:db8::1".parse()?;
         gate.namespace()
             .ip(&format!("address add {gateway}/64 dev wan0 nodad\n"))?;
         for (place, namespace) in gate.world.peers.iter().enumerate() {
@@ -50,7 +50,7 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
                 11 + place
             ))?;
             eventually("there is IPv6 underneath", SOON, || {
-                ping(namespace, gateway)
+                ping(namespace, gateway.into())
             })?;
         }
         let public_key = gate.wg(&["public-key"])?;
@@ -70,10 +70,13 @@ fn shield_lets_a_peer_roam_and_come_over_ipv6() -> Result<()> {
             gate.keeps_keys(&peer.public_key, handshake)?,
             "under the same keys"
         );
+        eventually("the shield knows the address", SOON, || {
+            knows(gate, gateway)
+        })?;
+        // The agent, which does not know that time has passed, has written its own with the address.
+        end_learning(gate)?;
         let dead = gate.counted("dead_index", "shield")?;
         eventually("forged messages over IPv6 are dropped", SOON, || {
-            // The agent, which does not know that time has passed, writes its own when it tells of the address.
-            end_learning(gate)?;
             send_to(gate, 1, "[2001:db8::1]:51820", 100, |i| {
                 message(4, (i + 3).wrapping_mul(0x9e37_79b1), 128)
             })?;

@@ -3,8 +3,8 @@
 mod cut_off;
 mod live_peers;
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -223,29 +223,11 @@ fn received(gate: &Gate) -> Result<u64> {
         .context("the kernel tells no InDatagrams")
 }
 
-/// As if the time had passed in which the shield learns: the first word of its settings.
+/// As if the time had passed in which the shield learns: the first word of its settings. The agent writes them too, at
+/// each change of the gateway's addresses: it must have done so before, or what it writes meanwhile is undone here.
 fn end_learning(gate: &Gate) -> Result<()> {
     let pin = settings(gate)?;
-    let bpftool = |args: &[&str]| {
-        run(
-            Command::new("bpftool")
-                .args(["--json", "map"])
-                .args(args)
-                .arg("pinned")
-                .arg(&pin),
-            "",
-        )
-    };
-    let dump: serde_json::Value = serde_json::from_str(&bpftool(&["dump"])?.stdout)?;
-    let mut value: Vec<String> = dump[0]["value"]
-        .as_array()
-        .context("the settings have a value")?
-        .iter()
-        .filter_map(|byte| {
-            byte.as_str()
-                .map(|byte| byte.trim_start_matches("0x").to_owned())
-        })
-        .collect();
+    let mut value = read(&pin)?;
     value[..8].fill("00".to_owned());
     let mut update = Command::new("bpftool");
     update.args(["map", "update", "pinned"]).arg(&pin);
@@ -254,6 +236,29 @@ fn end_learning(gate: &Gate) -> Result<()> {
         .args(&value);
     run(&mut update, "")?;
     Ok(())
+}
+
+/// Whether the agent has told the shield of this address of the gateway's.
+fn knows(gate: &Gate, address: Ipv6Addr) -> Result<bool> {
+    let address = address.octets().map(|byte| format!("{byte:02x}"));
+    let value = read(&settings(gate)?)?;
+    Ok(value.windows(address.len()).any(|bytes| bytes == address))
+}
+
+/// The shield's settings as they lie in memory, a byte in hexadecimal each.
+fn read(pin: &Path) -> Result<Vec<String>> {
+    let mut dump = Command::new("bpftool");
+    dump.args(["--json", "map", "dump", "pinned"]).arg(pin);
+    let dump: serde_json::Value = serde_json::from_str(&run(&mut dump, "")?.stdout)?;
+    Ok(dump[0]["value"]
+        .as_array()
+        .context("the settings have a value")?
+        .iter()
+        .filter_map(|byte| {
+            byte.as_str()
+                .map(|byte| byte.trim_start_matches("0x").to_owned())
+        })
+        .collect())
 }
 
 /// The pin of the shield's settings, under whichever version and network namespace.
