@@ -7,6 +7,7 @@
 mod api;
 mod captive;
 mod challenge;
+mod connect;
 mod enrol;
 mod guard;
 mod known;
@@ -26,7 +27,7 @@ mod view;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
+use portcullis_control::{Connects, Enrolments, Logins, Passkeys, Sso};
 use site::Site;
 
 use challenge::challenge_app;
@@ -71,17 +72,18 @@ fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
         })
 }
 
-/// What is served outside of the tunnel: enrolment, and nothing that takes an address for a device's.
-/// The caller adds the [`PublicAddr`] of the connection as an extension.
-pub fn public_app(enrolments: Enrolments) -> Router {
+/// What is served outside of the tunnel: enrolment, and logins of devices that prove their key. Nothing that
+/// takes an address for a device's. The caller adds the [`PublicAddr`] of the connection as an extension.
+pub fn public_app(enrolments: Enrolments, connects: Connects) -> Router {
     let requests = public::Requests::default();
     Router::new()
         .merge(enrol::pages())
         .merge(enrol::calls())
+        .with_state(enrolments)
+        .merge(connect::calls().with_state(connects))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn_with_state(requests, public::limit))
         .layer(middleware::from_fn(guard::security_headers))
-        .with_state(enrolments)
 }

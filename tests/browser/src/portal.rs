@@ -189,7 +189,8 @@ impl Portal {
     /// debugging output alone.
     pub fn paths(&self) -> BTreeSet<String> {
         let inside = portcullis_portal::app(self.control.logins(), None, None);
-        let outside = portcullis_portal::public_app(self.control.enrolments());
+        let outside =
+            portcullis_portal::public_app(self.control.enrolments(), self.control.connects());
         let text = format!("{inside:?}{outside:?}");
         let paths = text
             .split('"')

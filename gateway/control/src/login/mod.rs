@@ -23,11 +23,13 @@ use crate::core::Core;
 use crate::domain::{FactorSet, SessionState};
 use crate::error::OperationError;
 use crate::secrets::Token;
+use crate::store::devices::DeviceRow;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, sessions};
 
-pub(crate) use begin::{WITHIN_MS, at_a_gate};
+pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
+pub(crate) use prove::{Advance, left};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
@@ -39,6 +41,15 @@ pub struct Logins(pub(crate) Arc<Core>);
 /// Names a login in progress. Unguessable; the store keeps its hash.
 #[derive(Clone)]
 pub struct LoginId(String);
+
+/// How a login was begun, and has to go on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begun {
+    /// From the tunnel address of its device.
+    InTunnel(IpAddr),
+    /// Before there is a tunnel, with proof of the device's key (see `crate::connect`).
+    WithProof,
+}
 
 /// Where a login is.
 #[derive(Debug)]
@@ -103,6 +114,9 @@ pub enum LoginError {
     /// Unknown, too old, used up, or begun from another device.
     #[error("this login is unknown or over: begin again")]
     UnknownAttempt,
+    /// The session's peer could not be brought up: there is no session.
+    #[error("no gateway of the location holds the session, so there is none: try again later")]
+    NoGateway,
     /// For callers that insist on an acknowledgement; logins return the session instead.
     #[error("the session is granted, but no gateway has acknowledged it yet")]
     GatewayPending,
@@ -172,12 +186,24 @@ impl Logins {
             return Ok(None);
         }
         let core = &self.0;
+        let mut read = core.store.read().await?;
+        let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
+        read.end().await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        self.log_out(Selection::Device(device.id.clone()), &device)
+            .await
+    }
+
+    /// Ends these sessions of a device, in the name of its user. `None` when there is none.
+    pub(crate) async fn log_out(
+        &self,
+        selection: Selection,
+        device: &DeviceRow,
+    ) -> Result<Option<LoggedOut>, LoginError> {
+        let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());
-        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
-        let device = device.ok_or(LoginError::UnknownDevice)?;
         let actor = format!("user:{}", device.user);
-        let selection = Selection::Device(device.id);
         let ending = Ending {
             state: SessionState::Revoked,
             by: &actor,
@@ -195,7 +221,7 @@ impl Logins {
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
-        let pending = pending(core, &[device.location_id], revision, committed).await?;
+        let pending = pending(core, &[device.location_id.clone()], revision, committed).await?;
         Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
     }
 }

@@ -21,8 +21,16 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let ips = config.public.iter().map(SocketAddr::ip);
     let ips: Vec<IpAddr> = ips.filter(|ip| !ip.is_unspecified()).collect();
     let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
-    let portal = Portal::bind_public(&config.public, tls, control.enrolments())?;
-    tracing::info!(page, "users enrol by one-time links");
+    let portal = Portal::bind_public(
+        &config.public,
+        tls,
+        control.enrolments(),
+        control.connects(),
+    )?;
+    tracing::info!(
+        page,
+        "users enrol by one-time links, and devices of session-key locations connect"
+    );
     control.serve_enrolments_at(page);
     Ok(Some(portal))
 }
