@@ -26,7 +26,7 @@ use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, sessions};
 
-pub(crate) use begin::WITHIN_MS;
+pub(crate) use begin::{WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
@@ -97,6 +97,9 @@ pub enum LoginError {
     /// The source address is not one of a known device.
     #[error("this address belongs to no device")]
     UnknownDevice,
+    /// Sessions of this location begin before there is a tunnel to log in through.
+    #[error("sessions of this location begin without its tunnel: connect anew")]
+    SessionKey,
     /// Unknown, too old, used up, or begun from another device.
     #[error("this login is unknown or over: begin again")]
     UnknownAttempt,

@@ -22,6 +22,7 @@ mod recovery;
 mod rogue;
 mod secrets;
 mod seeing;
+mod session_key;
 mod sso;
 mod sso_logout;
 mod store;
