@@ -51,7 +51,9 @@ pub use enrol::{
     EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,
 };
 pub use error::{ControlError, OperationError};
-pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView};
+pub use login::{
+    Browser, LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView,
+};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};

@@ -7,6 +7,7 @@
 mod api;
 mod captive;
 mod challenge;
+mod cookie;
 mod enrol;
 mod guard;
 mod known;

@@ -65,6 +65,7 @@ impl Portal {
             client_secret_file: file,
             levels: None,
             groups_claim: None,
+            groups_lifetime: None,
             max_age: None,
         };
         let portal = Self::start_on(address, vec![sso], state).await?;

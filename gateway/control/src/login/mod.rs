@@ -9,6 +9,7 @@
 //! not know of each other, and a restart loses none. [`machine`] says what is to come.
 
 mod begin;
+mod browser;
 mod count;
 mod machine;
 mod prove;
@@ -25,6 +26,8 @@ use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, sessions};
+
+pub use browser::Browser;
 
 pub(crate) use begin::WITHIN_MS;
 pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};

@@ -21,6 +21,7 @@ pub(crate) mod locations;
 mod maintenance;
 mod open;
 pub(crate) mod policies;
+pub(crate) mod provider_groups;
 pub(crate) mod recovery;
 pub(crate) mod seen;
 pub(crate) mod sessions;

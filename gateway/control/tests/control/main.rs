@@ -23,6 +23,7 @@ mod rogue;
 mod secrets;
 mod seeing;
 mod sso;
+mod sso_bounds;
 mod sso_logout;
 mod store;
 mod sync;

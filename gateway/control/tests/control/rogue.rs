@@ -38,6 +38,8 @@ struct Inner {
     /// Bodies that the token endpoint was sent.
     asked: Mutex<Vec<String>>,
     key_fetches: AtomicUsize,
+    /// Held, its keys are not answered.
+    silence: tokio::sync::Mutex<()>,
 }
 
 /// A key of a provider.
@@ -120,6 +122,11 @@ impl Rogue {
         self.inner.asked.lock().unwrap().clone()
     }
 
+    /// Its keys are not answered as long as this is held.
+    pub(crate) async fn silence(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.silence.lock().await
+    }
+
     pub(crate) fn key_fetches(&self) -> usize {
         self.inner.key_fetches.load(Ordering::SeqCst)
     }
@@ -138,6 +145,7 @@ impl Rogue {
             client_secret_file: file,
             levels: None,
             groups_claim: Some("groups".into()),
+            groups_lifetime: None,
             max_age: None,
         }
     }
@@ -166,6 +174,7 @@ async fn metadata(State(inner): State<Arc<Inner>>) -> Json<Value> {
 
 async fn keys(State(inner): State<Arc<Inner>>) -> Json<Value> {
     inner.key_fetches.fetch_add(1, Ordering::SeqCst);
+    let _answered = inner.silence.lock().await;
     Json(json!({ "keys": *inner.keys.lock().unwrap() }))
 }
 
