@@ -11,8 +11,8 @@ use crate::domain::SessionState;
 use crate::error::OperationError;
 use crate::store::sessions::{self, Ending, Selection};
 use crate::store::{
-    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, sso, temporary,
-    to_u64, webauthn,
+    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, outside, sso,
+    temporary, to_u64, webauthn,
 };
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
@@ -178,6 +178,7 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     webauthn::delete_expired(write.sql(), now_ms).await?;
     enrolments::delete_expired(write.sql(), now_ms).await?;
     sso::delete_expired(write.sql(), now_ms).await?;
+    outside::delete_expired(write.sql(), now_ms).await?;
     for (user, device, refused) in limits::take_unnoted(write.sql(), now_ms).await? {
         write
             .audit(Entry {

@@ -4,6 +4,10 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis_control::Browser;
 
+/// Names the browser whose login from outside of the tunnel is half-way.
+pub(crate) const LOGIN: &str = "__Host-portcullis-login";
+/// Names the browser that has opened a session from outside of the tunnel.
+pub(crate) const SESSION: &str = "__Host-portcullis-session";
 /// Names the browser that is on the way to a provider.
 pub(crate) const VISITOR: &str = "__Host-portcullis-visitor";
 
@@ -22,11 +26,21 @@ pub(crate) fn browser(headers: &HeaderMap, name: &str) -> Option<Browser> {
     }
 }
 
-/// Gives the browser its cookie, for so many seconds. Lax: a provider sends the browser back to us.
-pub(crate) fn give(browser: &Browser, name: &str, seconds: u32) -> (HeaderName, HeaderValue) {
-    let cookie = browser.cookie().expose();
+/// Gives the browser its cookie, for so many seconds. The visitor's is `Lax`, because providers send the
+/// browser back to us; all else is asked for by our own pages alone.
+pub(crate) fn give(browser: &Browser, name: &str, seconds: u64) -> (HeaderName, HeaderValue) {
+    set(name, browser.cookie().expose(), seconds)
+}
+
+/// Takes it back.
+pub(crate) fn take(name: &str) -> (HeaderName, HeaderValue) {
+    set(name, "", 0)
+}
+
+fn set(name: &str, value: &str, seconds: u64) -> (HeaderName, HeaderValue) {
+    let sites = if name == VISITOR { "Lax" } else { "Strict" };
     let text =
-        format!("{name}={cookie}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
+        format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={sites}; Max-Age={seconds}");
     // Base64url and our own words: always a header value.
     let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
     (header::SET_COOKIE, value)
@@ -55,6 +69,13 @@ mod tests {
             assert!(set.contains(flag), "{set}");
         }
         assert!(set.starts_with("__Host-") && !set.contains("Domain"));
+        for strict in [
+            give(&given, LOGIN, 60),
+            give(&given, SESSION, 60),
+            take(SESSION),
+        ] {
+            assert!(strict.1.to_str().unwrap().contains("; SameSite=Strict"));
+        }
         let pair = format!("{VISITOR}={value}");
         let found = |lines: &[String]| {
             let found = browser(&headers(lines), VISITOR);

@@ -30,7 +30,8 @@ use crate::store::{self, Entry, devices, sessions};
 pub use browser::Browser;
 
 pub(crate) use begin::WITHIN_MS;
-pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
+pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
+pub(crate) use prove::{spend_code, totp_step};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);

@@ -73,6 +73,11 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         "login.refuse" => format!("A sign-in was refused on{on}"),
         "session.grant" if by == "you" => format!("Signed in on{on}"),
         "session.grant" => format!("A session was opened on{on}"),
+        "outside.begin" => "A sign-in from outside of the tunnel was begun".to_owned(),
+        "outside.refuse" => {
+            "A sign-in from outside of the tunnel was refused, with the right password".to_owned()
+        }
+        "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
         "session.extend" => "A session was made longer".to_owned(),
         "session.logout" | "session.revoke" => "A session was ended".to_owned(),
         "session.expire" => "A session ended: its time was over".to_owned(),

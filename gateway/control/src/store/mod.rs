@@ -20,6 +20,8 @@ pub(crate) mod limits;
 pub(crate) mod locations;
 mod maintenance;
 mod open;
+pub(crate) mod outside;
+pub(crate) mod outside_limits;
 pub(crate) mod policies;
 pub(crate) mod provider_groups;
 pub(crate) mod recovery;

@@ -12,6 +12,7 @@ mod gateway;
 mod limits;
 mod login;
 mod mfa;
+mod outside;
 mod own_devices;
 mod own_factors;
 mod own_sessions;

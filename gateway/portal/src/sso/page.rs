@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Site> {
 }
 
 /// Longer than anybody may stay at a provider.
-const VISITOR_S: u32 = 600;
+const VISITOR_S: u64 = 600;
 
 /// For those whom a terminal sent here: the login is begun in this browser, and by its user.
 #[derive(Template)]

@@ -81,7 +81,7 @@ async fn the_enrolment_api_does_what_its_description_says() {
     let tls = control
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
-    let portal = Portal::bind_public(&[address], tls, control.enrolments()).unwrap();
+    let portal = Portal::bind_public(&[address], tls, control.enrolments(), None).unwrap();
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     let description = format!("https://{address}/api/v1/enrol/openapi.json");
