@@ -20,6 +20,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(25 * 60);
 const PARALLEL: usize = 2;
 /// Machines per kernel, one after another or side by side: an odd number of kernels leaves no processor idle.
 const SHARDS: usize = 2;
+/// More failures than this are no accident, and are not tried again.
+const SECOND_TRIES: usize = 3;
 
 /// Tests of what no kernel differs in, by the beginnings of their names: of several kernels, only the
 /// middle one runs them.
@@ -56,9 +58,20 @@ struct Shard {
     tests: Vec<String>,
 }
 
+/// What a machine's tests came to.
+#[derive(Default)]
+struct Outcome {
+    tally: Tally,
+    failed: Vec<String>,
+}
+
 /// Runs the tests on each of `kernels`.
 pub(super) fn run(kernels: &[Series], filter: Option<&str>) -> Vec<(Series, Result<Tally>)> {
-    let results = prepare(kernels, filter).map(|(programs, shards)| run_shards(&programs, shards));
+    let results = prepare(kernels, filter).map(|(programs, shards)| {
+        let mut results = run_shards(&programs, shards);
+        again(&programs, &mut results);
+        results
+    });
     match results {
         Ok(results) => kernels
             .iter()
@@ -115,7 +128,9 @@ fn prepare(kernels: &[Series], filter: Option<&str>) -> Result<(Programs, Vec<Sh
     Ok((programs, shards))
 }
 
-fn run_shards(programs: &Programs, shards: Vec<Shard>) -> Vec<(Series, Result<Tally>)> {
+type Results = Vec<(Series, Result<Outcome>)>;
+
+fn run_shards(programs: &Programs, shards: Vec<Shard>) -> Results {
     let waiting = Mutex::new(shards.into_iter());
     let next = || waiting.lock().ok()?.next();
     let results = Mutex::new(Vec::new());
@@ -134,7 +149,43 @@ fn run_shards(programs: &Programs, shards: Vec<Shard>) -> Vec<(Series, Result<Ta
     results.into_inner().unwrap_or_default()
 }
 
-fn run_shard(shard: &Shard, programs: &Programs) -> Result<Tally> {
+/// Runs the few tests that failed once more, each alone in a machine with none beside it: emulated machines that share
+/// their processors stand still for seconds now and then. What passes then is told, and counts as passed; what
+/// fails twice has failed.
+fn again(programs: &Programs, results: &mut Results) {
+    let failed: usize = results
+        .iter()
+        .filter_map(|(_, result)| Some(result.as_ref().ok()?.failed.len()))
+        .sum();
+    if failed > SECOND_TRIES {
+        return;
+    }
+    for (series, result) in results {
+        let Ok(outcome) = result else { continue };
+        for test in std::mem::take(&mut outcome.failed) {
+            say(format!("{series}: {test} failed, once more alone"));
+            let shard = Shard {
+                series: *series,
+                tests: vec![test],
+            };
+            let passes = run_shard(&shard, programs).is_ok_and(|second| second.tally.failed == 0);
+            let [test] = shard.tests.as_slice() else {
+                continue;
+            };
+            if passes {
+                say(format!(
+                    "{series}: UNSTABLE: {test} failed, and passed alone"
+                ));
+                outcome.tally.failed -= 1;
+                outcome.tally.passed += 1;
+            } else {
+                say(format!("{series}: {test} failed twice"));
+            }
+        }
+    }
+}
+
+fn run_shard(shard: &Shard, programs: &Programs) -> Result<Outcome> {
     let series = shard.series;
     let machine = Machine::new(series)?
         .with_program("PORTCULLIS_BIN", &programs.portcullis)?
@@ -151,30 +202,33 @@ fn run_shard(shard: &Shard, programs: &Programs) -> Result<Tally> {
     .into();
     command.extend(shard.tests.iter().cloned());
 
-    let mut tally = Tally::default();
+    let mut outcome = Outcome::default();
     let mut results = 0;
     let code = machine.run(&command, &mut |line| {
         println!("[{series}] {line}");
         if let Some(result) = Tally::from_result_line(line) {
-            tally += result;
+            outcome.tally += result;
             results += 1;
         }
+        outcome
+            .failed
+            .extend(Tally::failed_test(line).map(str::to_owned));
     })?;
-    if tally.failed == 0 && (code != 0 || results == 0) {
+    if outcome.tally.failed == 0 && (code != 0 || results == 0) {
         say(format!(
             "{series}: the tests ended with code {code} and no failure reported"
         ));
-        tally.failed += 1;
+        outcome.tally.failed += 1;
     }
-    Ok(tally)
+    Ok(outcome)
 }
 
 /// What a kernel's machines found. One that could not run is one failure beside the others' results.
-fn sum(series: Series, results: &[(Series, Result<Tally>)]) -> Result<Tally> {
+fn sum(series: Series, results: &[(Series, Result<Outcome>)]) -> Result<Tally> {
     let mut total = Tally::default();
     for (_, result) in results.iter().filter(|(of, _)| *of == series) {
         match result {
-            Ok(tally) => total += *tally,
+            Ok(outcome) => total += outcome.tally,
             Err(error) => {
                 say(format!("{series}: {error:#}"));
                 total.failed += 1;

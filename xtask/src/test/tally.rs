@@ -34,6 +34,11 @@ impl Tally {
         })
     }
 
+    /// The name in libtest's `test some::name ... FAILED`; any other line has none.
+    pub(crate) fn failed_test(line: &str) -> Option<&str> {
+        line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -69,5 +74,15 @@ mod tests {
             })
         );
         assert_eq!(Tally::from_result_line("test inv1 ... ok"), None);
+    }
+
+    #[test]
+    fn failed_tests_are_named() {
+        assert_eq!(
+            Tally::failed_test("test a::inv1 ... FAILED"),
+            Some("a::inv1")
+        );
+        assert_eq!(Tally::failed_test("test a::inv1 ... ok"), None);
+        assert_eq!(Tally::failed_test("test result: FAILED. 0 passed"), None);
     }
 }

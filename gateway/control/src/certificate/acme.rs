@@ -1,5 +1,9 @@
 //! One certificate by ACME (RFC 8555), for all processes on this store.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject as _;
@@ -43,6 +47,10 @@ pub enum AcmeError {
     NotOffered(&'static str),
     #[error("dns_command failed to {verb} the record: {reason}")]
     Command { verb: &'static str, reason: String },
+    #[error("the CA asks for proof of another name than the portal's")]
+    NotOurs,
+    #[error("the CA's answers are none that can be dealt with: the order broke down")]
+    Broken,
     #[error("the order took longer than {} s", .0.as_secs())]
     Late(Duration),
     #[error("the CA's answer is not usable: {0}")]
@@ -132,7 +140,7 @@ impl Core {
         acme::put_off(write.sql(), whose, next_ms).await?;
         write.commit().await?;
         tracing::info!(%name, directory = config.directory, "ordering the portal's certificate");
-        let ordering = tokio::time::timeout(ORDER_WITHIN, self.order(name, config));
+        let ordering = tokio::time::timeout(ORDER_WITHIN, unbroken(self.order(name, config)));
         match ordering.await.unwrap_or(Err(AcmeError::Late(ORDER_WITHIN))) {
             Ok(got) => self.save(whose, &holder, got).await,
             Err(error) => self.note_failure(whose, &holder, &error, failures).await,
@@ -268,8 +276,20 @@ fn jittered(pause_ms: i64) -> Result<i64, OperationError> {
 }
 
 fn random_below(limit: i64) -> Result<i64, OperationError> {
-    let random = to_i64(u64::from_le_bytes(*random::<8>()?));
+    let random = to_i64(u64::from_le_bytes(*random::<8>()?) >> 1);
     Ok(random % limit.max(1))
+}
+
+/// What a CA answers may make the client of the protocol panic (a `Retry-After` beyond all time does): that
+/// must not take the gateway with it.
+async fn unbroken<T>(ordering: impl Future<Output = Result<T, AcmeError>>) -> Result<T, AcmeError> {
+    let mut ordering = pin!(ordering);
+    poll_fn(|context| {
+        // After a panic it is not polled again.
+        catch_unwind(AssertUnwindSafe(|| ordering.as_mut().poll(context)))
+            .unwrap_or(Poll::Ready(Err(AcmeError::Broken)))
+    })
+    .await
 }
 
 fn is_forgotten(error: &AcmeError) -> bool {
@@ -285,6 +305,19 @@ fn is_forgotten(error: &AcmeError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_order_that_panics_is_one_that_failed() {
+        let panics = unbroken(async {
+            tokio::task::yield_now().await;
+            if true {
+                panic!("as the clock does beyond its end");
+            }
+            Ok(())
+        });
+        assert!(matches!(panics.await, Err(AcmeError::Broken)));
+        assert!(matches!(unbroken(async { Ok(7) }).await, Ok(7)));
+    }
 
     #[test]
     fn after_three_failures_there_is_an_hour_between_attempts() {

@@ -38,7 +38,7 @@ impl Core {
             .new_order(&NewOrder::new(&names))
             .await
             .map_err(ca("the CA takes no order"))?;
-        let proven = self.prove(&mut order, config).await?;
+        let proven = self.prove(&mut order, name, config).await?;
         let ended = order
             .poll_ready(&RetryPolicy::default().timeout(CA_WITHIN))
             .await;
@@ -122,14 +122,19 @@ impl Core {
     }
 
     /// Shows the CA what it asks for. Answers what is to be undone.
-    async fn prove(&self, order: &mut Order, config: &AcmeConfig) -> Result<Vec<Undo>, AcmeError> {
+    async fn prove(
+        &self,
+        order: &mut Order,
+        name: &PortalName,
+        config: &AcmeConfig,
+    ) -> Result<Vec<Undo>, AcmeError> {
         let mut shown = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(next) = authorizations.next().await {
             let one = next.map_err(ca("the CA gave no challenge"));
             let failed = match one {
                 Ok(one) if one.status == AuthorizationStatus::Valid => continue,
-                Ok(one) => self.prove_one(one, config, &mut shown).await,
+                Ok(one) => self.prove_one(one, name, config, &mut shown).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = failed {
@@ -145,6 +150,7 @@ impl Core {
     async fn prove_one(
         &self,
         mut one: AuthorizationHandle<'_>,
+        name: &PortalName,
         config: &AcmeConfig,
         shown: &mut Vec<Undo>,
     ) -> Result<(), AcmeError> {
@@ -155,9 +161,13 @@ impl Core {
             (ChallengeType::Http01, "http-01")
         };
         let mut challenge = one.challenge(kind).ok_or(AcmeError::NotOffered(word))?;
+        let asked = challenge.identifier();
+        if asked.wildcard || !is_for(asked.identifier, name) {
+            return Err(AcmeError::NotOurs);
+        }
         let answer = challenge.key_authorization();
         if by_dns {
-            let record = format!("_acme-challenge.{}", challenge.identifier());
+            let record = format!("_acme-challenge.{name}");
             let value = answer.dns_value();
             // Also where setting it failed half-way.
             shown.push(Undo::Record(record.clone(), value.clone()));
@@ -216,4 +226,26 @@ async fn reason(order: &mut Order) -> String {
         }
     }
     "it does not say why".to_owned()
+}
+
+/// Whether this is the name that was ordered: what the CA answers becomes an argument of a command.
+fn is_for(asked: &Identifier, name: &PortalName) -> bool {
+    matches!(asked, Identifier::Dns(dns) if dns == name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_proven_but_the_name_that_was_ordered() {
+        let name = PortalName::parse("login.example.com").unwrap();
+        for (dns, ours) in [
+            ("login.example.com", true),
+            ("other.example.com", false),
+            ("login.example.com\nsend", false),
+        ] {
+            assert_eq!(is_for(&Identifier::Dns(dns.into()), &name), ours, "{dns:?}");
+        }
+    }
 }

@@ -94,6 +94,7 @@ impl Passkeys {
         let now_ms = write.now_ms();
         let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
         let row = find(&mut write, &signed_in, id).await?;
+        signed_in.fresh(now_ms)?;
         last::keeps_a_way(&mut write, &signed_in, Without::Passkey(&row.id)).await?;
         signed_in.admit(&mut write, now_ms).await?;
         webauthn::delete(write.sql(), &row.id).await?;

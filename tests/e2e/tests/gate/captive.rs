@@ -34,7 +34,7 @@ fn get(namespace: &Namespace, to: IpAddr) -> Result<String> {
 
 /// Where a request is led.
 fn led(namespace: &Namespace, to: IpAddr) -> Result<String> {
-    let answer = get(namespace, to)?;
+    let answer = get(namespace, to).with_context(|| format!("no answer in the name of {to}"))?;
     ensure!(answer.starts_with("HTTP/1.1 302 "), "{to}: {answer}");
     let location = answer
         .lines()
@@ -77,7 +77,7 @@ fn inv1_plain_http_leads_to_the_portal_until_the_login_and_to_a_step_up_where_on
             gate,
             "[[rule]]\nname = \"web\"\nwho = [\"*\"]\nto = [\"10.9.0.0/24\"]\nports = [\"tcp/80\"]\nrequire = \"phishing-resistant\"\n",
         )?;
-        let location = led(&peer.namespace, SERVER_V4)?;
+        let location = led(&peer.namespace, SERVER_V4).context("with a session too low")?;
         ensure!(
             location == "https://10.77.0.1/step-up?for=intranet.example",
             "a step-up: {location}"
@@ -86,7 +86,8 @@ fn inv1_plain_http_leads_to_the_portal_until_the_login_and_to_a_step_up_where_on
         ensure!(get(&peer.namespace, SERVER_V6).is_err(), "no rule");
 
         gate.admin(&["session", "revoke", "--user", "alice"])?;
-        ensure!(led(&peer.namespace, SERVER_V4)? == "https://10.77.0.1/");
+        let location = led(&peer.namespace, SERVER_V4).context("after the revocation")?;
+        ensure!(location == "https://10.77.0.1/", "{location}");
         // Where the location does not want it.
         gate.ask(&["location", "set", "office", "--captive", "false"])?;
         eventually("nothing is led any more", SOON, || {

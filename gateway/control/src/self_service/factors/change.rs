@@ -97,6 +97,7 @@ impl SelfService {
         if signed_in.links.iter().all(|link| link.provider != provider) {
             return Err(SelfServiceError::UnknownProvider);
         }
+        signed_in.fresh(now_ms)?;
         last::keeps_a_way(&mut write, &signed_in, Without::Provider(provider)).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let unlinked = sso::unlink(write.sql(), &mine.user_id, provider).await?;

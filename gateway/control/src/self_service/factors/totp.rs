@@ -53,9 +53,11 @@ impl SelfService {
         self.show(&signed_in, &setup)
     }
 
-    /// The one that is being set up in this session, once more.
+    /// The one that is being set up in this session, once more: to whom a fresh login has shown it, and not to
+    /// whoever finds the device later.
     pub async fn totp_setup(&self, from: IpAddr) -> Result<TotpSetup, SelfServiceError> {
         let (signed_in, setup) = self.find(from).await?;
+        signed_in.fresh(self.0.now_ms())?;
         self.show(&signed_in, &setup)
     }
 
