@@ -190,7 +190,8 @@ impl Portal {
     /// debugging output alone.
     pub fn paths(&self) -> BTreeSet<String> {
         let inside = portcullis_portal::app(self.control.logins(), None, None);
-        let outside = portcullis_portal::public_app(self.control.enrolments(), None);
+        let outside =
+            portcullis_portal::public_app(self.control.enrolments(), Some(self.control.outside()));
         let text = format!("{inside:?}{outside:?}");
         let paths = text
             .split('"')
@@ -285,8 +286,12 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
     let name = PortalName::parse(NAME)?;
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
     control.serve_enrolments_at(format!("https://{NAME}:{}/enrol", address.port()));
-    let portal =
-        portcullis_portal::Portal::bind_public(&[address], tls, control.enrolments(), None)?;
+    let portal = portcullis_portal::Portal::bind_public(
+        &[address],
+        tls,
+        control.enrolments(),
+        Some(control.outside()),
+    )?;
     Ok(portal)
 }
 

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{SelfService, SelfServiceError};
-use crate::fresh;
 use crate::store::audit::{self, AuditRow};
 use crate::store::devices;
 
@@ -28,7 +27,7 @@ impl SelfService {
     pub async fn activity(&self, from: IpAddr) -> Result<Vec<Activity>, SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let mine = &signed_in.device;
         let rows = audit::newest_about(read.sql(), &mine.user_id, SHOWN).await?;
         let owned = devices::list(read.sql(), &mine.user_id, "").await?;

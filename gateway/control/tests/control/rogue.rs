@@ -133,21 +133,26 @@ impl Rogue {
 
     /// As it is configured.
     pub(crate) fn config(&self, world: &World, name: &str) -> SsoConfig {
-        use std::os::unix::fs::PermissionsExt as _;
-        let file = world.dir.path().join(format!("{name}.secret"));
-        std::fs::write(&file, SECRET).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        SsoConfig {
-            name: name.into(),
-            preset: Default::default(),
-            issuer: Some(self.issuer.clone()),
-            client_id: CLIENT.into(),
-            client_secret_file: file,
-            levels: None,
-            groups_claim: Some("groups".into()),
-            groups_lifetime: None,
-            max_age: None,
-        }
+        config(world, name, &self.issuer)
+    }
+}
+
+/// A provider of this name, whether there is one or not.
+pub(crate) fn config(world: &World, name: &str, issuer: &str) -> SsoConfig {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = world.dir.path().join(format!("{name}.secret"));
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    SsoConfig {
+        name: name.into(),
+        preset: Default::default(),
+        issuer: Some(issuer.into()),
+        client_id: CLIENT.into(),
+        client_secret_file: file,
+        levels: None,
+        groups_claim: Some("groups".into()),
+        groups_lifetime: None,
+        max_age: None,
     }
 }
 
