@@ -22,6 +22,7 @@ mod live;
 mod login;
 mod observe;
 mod ops;
+mod outside;
 mod password;
 pub mod policy;
 mod secrets;
@@ -55,7 +56,10 @@ pub use enrol::{
     EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,
 };
 pub use error::{ControlError, OperationError};
-pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView};
+pub use login::{
+    Browser, LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView,
+};
+pub use outside::{Choice, Opened, Outside, OutsideStep, Stranger};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};

@@ -115,7 +115,7 @@ struct Begin {
 #[schema(as = ConnectStep)]
 enum Step {
     Next(NextStep),
-    Connected(ConnectionJson),
+    Connected(Box<ConnectionJson>),
 }
 
 /// Everything a tunnel needs, this once.
@@ -145,12 +145,12 @@ impl From<ConnectStep> for Step {
                     preshared_key,
                     tunnel,
                 } = *connection;
-                Self::Connected(ConnectionJson {
+                Self::Connected(Box::new(ConnectionJson {
                     session: session.into(),
                     token: token.expose().to_owned(),
                     preshared_key: preshared_key.expose().to_owned(),
                     tunnel: tunnel.into(),
-                })
+                }))
             }
         }
     }

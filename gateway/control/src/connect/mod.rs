@@ -28,7 +28,6 @@ use crate::login::{
 };
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
-use crate::store::sessions::Selection;
 use crate::store::{connect, devices, locations, sessions, to_u64, users};
 
 /// Runs logins that begin before there is a tunnel; cheap to clone.
@@ -198,17 +197,11 @@ impl Connects {
         let core = &self.0.0;
         let mut read = core.store.read().await?;
         let found = sessions::find_by_token(read.sql(), &TokenHash::of(token.expose())).await?;
-        let device = match &found {
-            Some(session) => devices::find(read.sql(), &session.device_id).await?,
-            None => None,
-        };
         read.end().await?;
-        let (Some(session), Some(device)) = (found, device) else {
-            return Ok(None);
-        };
-        self.0
-            .log_out(Selection::Session(session.id), &device)
-            .await
+        match found {
+            Some(session) => self.0.log_out(session).await,
+            None => Ok(None),
+        }
     }
 
     /// The private key of a location, or of what could be the name of one.

@@ -9,6 +9,7 @@
 //! not know of each other, and a restart loses none. [`machine`] says what is to come.
 
 mod begin;
+mod browser;
 mod count;
 mod machine;
 mod prove;
@@ -23,13 +24,14 @@ use crate::core::Core;
 use crate::domain::{FactorSet, SessionState};
 use crate::error::OperationError;
 use crate::secrets::Token;
-use crate::store::devices::DeviceRow;
 use crate::store::sessions::{Ending, Selection, SessionRow};
 use crate::store::{self, Entry, devices, sessions};
 
+pub use browser::Browser;
+
 pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
-pub(crate) use machine::{Next, Proven, after_sso, proven_by_sso, with_passkey};
-pub(crate) use prove::{Advance, left};
+pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
+pub(crate) use prove::{Advance, left, spend_code, totp_step};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
@@ -182,47 +184,46 @@ impl Logins {
 
     /// Ends the live session of the device with this address. `None` when it has none.
     pub async fn end(&self, from: IpAddr) -> Result<Option<LoggedOut>, LoginError> {
-        if self.current(from).await?.is_none() {
-            return Ok(None);
-        }
-        let core = &self.0;
-        let mut read = core.store.read().await?;
-        let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
+        let mut read = self.0.store.read().await?;
+        let (address, now_ms) = (canonical(from), self.0.now_ms());
+        let session = sessions::find_live_by_address(read.sql(), &address, now_ms).await?;
         read.end().await?;
-        let device = device.ok_or(LoginError::UnknownDevice)?;
-        self.log_out(Selection::Device(device.id.clone()), &device)
-            .await
+        match session {
+            Some(session) => self.log_out(session).await,
+            None => Ok(None),
+        }
     }
 
-    /// Ends these sessions of a device, in the name of its user. `None` when there is none.
+    /// Ends a session in the name of its user. `None` when it is over already.
     pub(crate) async fn log_out(
         &self,
-        selection: Selection,
-        device: &DeviceRow,
+        session: SessionRow,
     ) -> Result<Option<LoggedOut>, LoginError> {
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());
-        let actor = format!("user:{}", device.user);
+        let actor = format!("user:{}", session.user);
         let ending = Ending {
             state: SessionState::Revoked,
             by: &actor,
         };
+        let selection = Selection::Session(session.id);
         let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
-        let subject = format!("device:{}", device.name);
-        let detail = crate::ops::ended(&ended);
+        if ended.is_empty() {
+            return Ok(None);
+        }
         write
             .audit(Entry {
                 actor: &actor,
                 action: "session.logout",
-                subject: &subject,
-                detail,
+                subject: &format!("device:{}", session.device),
+                detail: crate::ops::ended(&ended),
             })
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
-        let pending = pending(core, &[device.location_id.clone()], revision, committed).await?;
-        Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
+        let pending = pending(core, &[session.location_id], revision, committed).await?;
+        Ok(Some(LoggedOut { pending }))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::machine::{Next, Proof, Proven, add, next};
 use super::{Begun, GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, view};
+use crate::core::Core;
 use crate::domain::{FactorSet, MfaPolicy, Mode};
 use crate::error::OperationError;
 use crate::ops::devices::gateway_key;
@@ -80,20 +81,10 @@ impl Logins {
         login: &LoginId,
         code: &str,
     ) -> Result<Advance, LoginError> {
-        let core = &self.0;
         let open = self.open(begun, login).await?;
         let attempt = &open.attempt;
-        if attempt.totp_secret.is_empty() {
-            return self.refuse_factor(&open, "totp").await;
-        }
-        let field = totp_field(&attempt.user_id);
-        let secret = core
-            .vault
-            .unseal(field, &attempt.totp_secret)
-            .map_err(OperationError::from)?;
-        let authenticator =
-            Authenticator::new(&secret, &attempt.user).map_err(OperationError::from)?;
-        match authenticator.step_of(code, core.now_ms()) {
+        let (id, user, sealed) = (&attempt.user_id, &attempt.user, &attempt.totp_secret);
+        match totp_step(&self.0, id, user, sealed, code)? {
             Some(step) => self.prove(&open, Proof::Totp { step }).await,
             None => self.refuse_factor(&open, "totp").await,
         }
@@ -262,7 +253,11 @@ impl Logins {
             Proof::Totp { step } => {
                 attempts::spend_step(write.sql(), &attempt.user_id, *step).await?
             }
-            Proof::RecoveryCode { hash } => spend_code(write, attempt, hash).await?,
+            Proof::RecoveryCode { hash } => {
+                let actor = format!("user:{}", attempt.user);
+                let subject = format!("device:{}", attempt.device);
+                spend_code(write, &attempt.user_id, &actor, &subject, hash).await?
+            }
             // Its challenge and its counter are spent by the ceremony.
             Proof::Passkey => true,
         })
@@ -356,23 +351,43 @@ impl Logins {
     }
 }
 
+/// The time step that a code of the user's authenticator is of, now. `None`: it is wrong, or there is no
+/// authenticator.
+pub(crate) fn totp_step(
+    core: &Core,
+    user_id: &str,
+    user: &str,
+    sealed: &str,
+    code: &str,
+) -> Result<Option<i64>, LoginError> {
+    if sealed.is_empty() {
+        return Ok(None);
+    }
+    let secret = core
+        .vault
+        .unseal(totp_field(user_id), sealed)
+        .map_err(OperationError::from)?;
+    let authenticator = Authenticator::new(&secret, user).map_err(OperationError::from)?;
+    Ok(authenticator.step_of(code, core.now_ms()))
+}
+
 /// Spends a recovery code, and leaves a record of it. False when the user has no such code.
-async fn spend_code(
+pub(crate) async fn spend_code(
     write: &mut Write<'_>,
-    attempt: &Attempt,
+    user_id: &str,
+    actor: &str,
+    subject: &str,
     hash: &TokenHash,
 ) -> Result<bool, LoginError> {
-    if !recovery::spend(write.sql(), &attempt.user_id, hash).await? {
+    if !recovery::spend(write.sql(), user_id, hash).await? {
         return Ok(false);
     }
-    let left = recovery::left(write.sql(), &attempt.user_id).await?;
-    let actor = format!("user:{}", attempt.user);
-    let subject = format!("device:{}", attempt.device);
+    let left = recovery::left(write.sql(), user_id).await?;
     write
         .audit(Entry {
-            actor: &actor,
+            actor,
             action: "user.recovery-code",
-            subject: &subject,
+            subject,
             detail: json!({ "left": left }),
         })
         .await?;

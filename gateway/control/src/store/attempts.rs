@@ -174,14 +174,20 @@ pub(crate) async fn complete(
     Ok(spent == 1 && accepted == 1)
 }
 
+/// Logins of the user in progress, in the tunnel and outside of it.
 pub(crate) async fn delete_of_user(
     sql: &mut AnyConnection,
     user_id: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM login_attempts WHERE user_id = $1")
-        .bind(user_id)
-        .execute(sql)
-        .await?;
+    for statement in [
+        "DELETE FROM login_attempts WHERE user_id = $1",
+        "DELETE FROM outside_attempts WHERE user_id = $1",
+    ] {
+        sqlx::query(statement)
+            .bind(user_id)
+            .execute(&mut *sql)
+            .await?;
+    }
     Ok(())
 }
 

@@ -17,6 +17,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::{Told, too_often};
 use crate::site::Site;
 
+pub(crate) use sessions::session_script;
+
 /// Calls below `/api/v1`.
 pub(crate) fn calls() -> OpenApiRouter<Site> {
     api::routes().merge(factors_api::routes())
