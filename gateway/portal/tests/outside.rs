@@ -103,7 +103,7 @@ impl Fixture {
         Self {
             portal: public_app(control.enrolments(), Some(control.outside())),
             control,
-            totp: Totp::from_url(&totp.unwrap()).unwrap(),
+            totp: Totp::from_url(totp.unwrap()).unwrap(),
             _state: state,
         }
     }
