@@ -107,7 +107,7 @@ impl Fixture {
                 Some(control.outside()),
             ),
             control,
-            totp: Totp::from_url(&totp.unwrap()).unwrap(),
+            totp: Totp::from_url(totp.unwrap()).unwrap(),
             _state: state,
         }
     }
