@@ -293,6 +293,7 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
         &[address],
         tls,
         control.enrolments(),
+        control.connects(),
         Some(control.outside()),
     )?;
     Ok(portal)
