@@ -1,7 +1,8 @@
 /// Messages that carry secrets: their `Debug` is written by hand, in src/redacted.rs.
-const SECRET: [&str; 10] = [
+const SECRET: [&str; 11] = [
     "AddDeviceResponse",
     "AddGatewayResponse",
+    "AddSessionResponse",
     "AddUserRequest",
     "AddUserResponse",
     "EnrollRequest",

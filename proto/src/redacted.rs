@@ -29,6 +29,7 @@ redact!(AddDeviceResponse {
     device, gateway_public_key, location, ca_fingerprint, portal_url
 } hides { preshared_key });
 redact!(AddGatewayResponse { gateway, ca_fingerprint, control_url } hides { token });
+redact!(AddSessionResponse { session } hides { preshared_key });
 redact!(AddUserRequest { name, groups, role, invite, valid_ms } hides { password });
 redact!(AddUserResponse { user, link } hides { totp_uri, totp_secret });
 redact!(EnrollRequest { csr_der } hides { token });

@@ -287,6 +287,11 @@ impl From<LoginError> for Told {
                 "unknown_device",
                 "no device has the address this request came from",
             ),
+            LoginError::SessionKey => (
+                StatusCode::CONFLICT,
+                "session_key",
+                "sessions of this location begin without its tunnel; connect anew to begin another",
+            ),
             LoginError::UnknownAttempt => (
                 StatusCode::NOT_FOUND,
                 "unknown_attempt",

@@ -540,10 +540,9 @@ fn what_is_seen_of_devices() {
     );
     assert!(!service.log_and_database_contain(made["codes"][0].as_str().unwrap()));
 
-    assert_eq!(
-        service.json(&["location", "show", "office"])["answer_drops"],
-        true
-    );
+    let shown = service.json(&["location", "show", "office"]);
+    assert_eq!(shown["answer_drops"], true);
+    assert_eq!(shown["mode"], "gate");
     let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
     assert_eq!(set["answer_drops"], false);
     assert_eq!(set["require"], "mfa");

@@ -41,6 +41,8 @@ pub struct Options {
     pub disk: Option<&'static str>,
     /// Whether there is a shield on the network card.
     pub shield: bool,
+    /// How the location's sessions begin: `gate` or `session-key`.
+    pub location: &'static str,
     /// What the configuration's `[metrics]` section says; empty for no such section.
     pub metrics: &'static str,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             idle_timeout: None,
             disk: None,
             shield: false,
+            location: "gate",
             metrics: "",
         }
     }
@@ -186,6 +189,7 @@ impl Gate {
             "--portal-port",
             "443",
         ]);
+        args.extend(["--mode", options.location]);
         args.extend(["--session-lifetime", options.lifetime]);
         if let Some(idle) = options.idle_timeout {
             args.extend(["--idle-timeout", idle]);
@@ -335,23 +339,34 @@ impl Gate {
         args: &[&str],
         keepalive: Option<u16>,
     ) -> Result<Peer> {
-        let name = format!("{}-device", user.name);
-        let mut command = vec!["device", "add", &name, "--user", &user.name];
-        command.extend(args);
-        let added = self.ask(&command)?;
-        let namespace = &self.world.peers[index];
-        let peer = Peer::up(
-            namespace,
-            self.paths.root(),
-            &self.binary,
-            &added,
-            keepalive,
-        )?;
+        let peer = self.add_silent_peer(index, user, args, keepalive)?;
         // The device is in the store; the gateway has it a moment later.
         eventually("the new device reaches the portal", START, || {
             peer.reaches_portal()
         })?;
         Ok(peer)
+    }
+
+    /// The same without waiting for the gateway to know it, which at a session-key location it does not.
+    pub fn add_silent_peer(
+        &self,
+        index: usize,
+        user: &User,
+        args: &[&str],
+        keepalive: Option<u16>,
+    ) -> Result<Peer> {
+        let name = format!("{}-device", user.name);
+        let mut command = vec!["device", "add", &name, "--user", &user.name];
+        command.extend(args);
+        let added = self.ask(&command)?;
+        let namespace = &self.world.peers[index];
+        Peer::up(
+            namespace,
+            self.paths.root(),
+            &self.binary,
+            &added,
+            keepalive,
+        )
     }
 
     /// A user with a device at place `index`, logged in.

@@ -176,6 +176,19 @@ impl Peer {
             .context("no time")
     }
 
+    /// Gives the client this pre-shared key, base64, for its gateway.
+    pub fn use_preshared_key(&self, key: &str) -> Result<()> {
+        let gateway = run(
+            self.namespace.command("wg").args(["show", "wg0", "peers"]),
+            "",
+        )?
+        .stdout;
+        let mut command = self.namespace.command("wg");
+        command.args(["set", "wg0", "peer", gateway.trim()]);
+        run(command.args(["preshared-key", "/dev/stdin"]), key)?;
+        Ok(())
+    }
+
     /// Takes the tunnel down and up again, as a user would whose gateway does not answer. That drops the client's
     /// WireGuard session; the next packet starts a handshake.
     pub fn reconnect(&self) -> Result<()> {

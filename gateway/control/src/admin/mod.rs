@@ -7,11 +7,11 @@ use std::sync::Arc;
 use portcullis_proto::v1::admin_server::Admin;
 use portcullis_proto::v1::{
     AddDeviceRequest, AddDeviceResponse, AddGatewayRequest, AddGatewayResponse, AddLocationRequest,
-    AddSessionRequest, AddUserRequest, AddUserResponse, ApplyPolicyRequest, ApplyPolicyResponse,
-    AuditRecords, Device, Devices, Empty, EnrolmentLink, ExplainRequest, ExplainResponse,
-    ExtendSessionRequest, Gateway, Gateways, GetPolicyRequest, InviteUserRequest, ListAuditRequest,
-    ListDevicesRequest, ListRequest, ListSessionsRequest, Location, Locations, NameRequest,
-    PolicyCheck, PolicyDiff, PolicyReach, PolicySource, PolicyVersion, PolicyVersions,
+    AddSessionRequest, AddSessionResponse, AddUserRequest, AddUserResponse, ApplyPolicyRequest,
+    ApplyPolicyResponse, AuditRecords, Device, Devices, Empty, EnrolmentLink, ExplainRequest,
+    ExplainResponse, ExtendSessionRequest, Gateway, Gateways, GetPolicyRequest, InviteUserRequest,
+    ListAuditRequest, ListDevicesRequest, ListRequest, ListSessionsRequest, Location, Locations,
+    NameRequest, PolicyCheck, PolicyDiff, PolicyReach, PolicySource, PolicyVersion, PolicyVersions,
     RecoveryCodes, RemoveGatewayRequest, ResetFactorsRequest, ResetFactorsResponse,
     ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
     Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
@@ -250,7 +250,7 @@ impl Admin for AdminService {
     async fn add_session(
         &self,
         request: Request<AddSessionRequest>,
-    ) -> Result<Response<SessionInfo>, Status> {
+    ) -> Result<Response<AddSessionResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.add_session(request).await?))
     }

@@ -7,9 +7,10 @@ use portcullis_proto::digest::{PeerEntry, StateDigest, session_tag};
 use portcullis_proto::v1;
 
 use crate::core::Core;
-use crate::domain::DeviceKey;
+use crate::domain::{DeviceKey, Mode};
 use crate::error::OperationError;
 use crate::ops::devices::preshared_key_field;
+use crate::ops::session_key;
 use crate::store::StoreError;
 use crate::store::changes::{LiveSession, PeerRow};
 use crate::store::locations::LocationRow;
@@ -93,19 +94,40 @@ impl Expected {
     }
 }
 
-/// A peer with its class of the policy for the wire, and its allowed IPs as numbers.
+/// A peer for the wire, and its allowed IPs as numbers.
+pub(super) type WirePeer = (v1::Peer, Vec<(IpAddr, u8)>);
+
+/// A device as a peer with its class of the policy. `None` where no gateway is to know the device: at a
+/// session-key location, without a live session.
 pub(super) fn peer(
     core: &Core,
     row: &PeerRow,
+    mode: Mode,
     policy: u32,
     now_ms: i64,
-) -> Result<(v1::Peer, Vec<(IpAddr, u8)>), OperationError> {
-    let preshared_key = match &row.preshared_key {
+) -> Result<Option<WirePeer>, OperationError> {
+    // One that is over, but not yet ended in the store, is not worth sending.
+    let live = row
+        .session
+        .as_ref()
+        .filter(|session| session.deadline_ms > now_ms);
+    let sealed = match mode {
+        Mode::Gate => {
+            let sealed = row.preshared_key.as_deref();
+            sealed.map(|sealed| (preshared_key_field(&row.device_id), sealed))
+        }
+        Mode::SessionKey => {
+            let Some((id, sealed)) =
+                live.and_then(|live| Some((live.id.as_str(), live.preshared_key.as_deref()?)))
+            else {
+                return Ok(None);
+            };
+            Some((session_key::field(id), sealed))
+        }
+    };
+    let preshared_key = match sealed {
         None => Vec::new(),
-        Some(sealed) => core
-            .vault
-            .unseal(preshared_key_field(&row.device_id), sealed)?
-            .to_vec(),
+        Some((field, sealed)) => core.vault.unseal(field, sealed)?.to_vec(),
     };
     let mut allowed_ips = Vec::with_capacity(row.addresses.len());
     for address in &row.addresses {
@@ -114,11 +136,6 @@ pub(super) fn peer(
             .map_err(|_| StoreError::Value("tunnel address"))?;
         allowed_ips.push((address, if address.is_ipv4() { 32 } else { 128 }));
     }
-    // One that is over, but not yet ended in the store, is not worth sending.
-    let live = row
-        .session
-        .as_ref()
-        .filter(|session| session.deadline_ms > now_ms);
     let peer = v1::Peer {
         public_key: row.public_key.as_bytes().to_vec(),
         preshared_key,
@@ -131,7 +148,7 @@ pub(super) fn peer(
         session: live.map(session).transpose()?,
         policy,
     };
-    Ok((peer, allowed_ips))
+    Ok(Some((peer, allowed_ips)))
 }
 
 fn session(session: &LiveSession) -> Result<v1::Session, StoreError> {

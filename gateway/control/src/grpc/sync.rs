@@ -31,6 +31,13 @@ pub(super) enum Acknowledgement {
     Stale,
 }
 
+/// What devices that changed are to a gateway.
+struct Put {
+    present: Vec<v1::Peer>,
+    /// It may hold these from before.
+    absent: Vec<DeviceKey>,
+}
+
 /// One gateway's stream, as far as state goes.
 pub(super) struct Progress {
     core: Arc<Core>,
@@ -169,7 +176,7 @@ impl Progress {
     }
 
     fn snapshot(&mut self, changes: &Changes, live: &Live) -> Result<Box<Message>, OperationError> {
-        let peers = self.take_in(changes, live)?;
+        let peers = self.take_in(changes, live)?.present;
         self.told_to_let_go = changes.removing;
         let location = changes
             .location
@@ -193,7 +200,7 @@ impl Progress {
         changes: &Changes,
         live: &Live,
     ) -> Result<Box<Message>, OperationError> {
-        let peers = self.put(changes, live)?;
+        let Put { present, absent } = self.put(changes, live)?;
         let location = changes
             .location
             .as_ref()
@@ -205,42 +212,49 @@ impl Progress {
             revision: changes.revision,
             control_now_ms: self.core.now_ms(),
             location,
-            peers,
+            peers: present,
             removed: changes
                 .removed
                 .iter()
+                .chain(&absent)
                 .map(|key| key.as_bytes().to_vec())
                 .collect(),
         })))
     }
 
     /// Forgets what was expected and expects exactly these peers under this policy.
-    fn take_in(
-        &mut self,
-        everything: &Changes,
-        live: &Live,
-    ) -> Result<Vec<v1::Peer>, OperationError> {
+    fn take_in(&mut self, everything: &Changes, live: &Live) -> Result<Put, OperationError> {
         self.expected.clear();
         self.awaited.clear();
         self.expected.set_policy(live.id());
         self.put(everything, live)
     }
 
-    fn put(&mut self, changes: &Changes, live: &Live) -> Result<Vec<v1::Peer>, OperationError> {
+    fn put(&mut self, changes: &Changes, live: &Live) -> Result<Put, OperationError> {
         let now_ms = self.core.now_ms();
-        let mut peers = Vec::with_capacity(changes.peers.len());
+        let mut put = Put {
+            present: Vec::with_capacity(changes.peers.len()),
+            absent: Vec::new(),
+        };
         for row in &changes.peers {
             // Its time is over and it is about to be removed, also where control was down meanwhile.
             if row.ends_ms != 0 && row.ends_ms <= now_ms {
                 continue;
             }
-            let (peer, allowed_ips) =
-                desired::peer(&self.core, row, live.class_of(&row.user_id), now_ms)?;
             let key: DeviceKey = row.public_key;
-            self.expected.put(key, &peer, allowed_ips);
-            peers.push(peer);
+            let class = live.class_of(&row.user_id);
+            match desired::peer(&self.core, row, changes.mode, class, now_ms)? {
+                Some((peer, allowed_ips)) => {
+                    self.expected.put(key, &peer, allowed_ips);
+                    put.present.push(peer);
+                }
+                None => {
+                    self.expected.remove(&key);
+                    put.absent.push(key);
+                }
+            }
         }
-        Ok(peers)
+        Ok(put)
     }
 
     fn note_sent(&mut self, revision: u64) {

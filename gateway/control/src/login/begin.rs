@@ -8,15 +8,24 @@ use serde_json::json;
 
 use super::machine::{Next, Proven, next};
 use super::{LoginError, LoginId, LoginStep, Logins, canonical};
-use crate::domain::Factor;
+use crate::domain::{Factor, Mode};
 use crate::error::OperationError;
 use crate::secrets::{Secret, Token};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::limits::{self, Counted};
+use crate::store::locations::LocationRow;
 use crate::store::{Entry, devices, locations, to_u64, users};
 
 /// How long after the first step the last one may come.
 pub(crate) const WITHIN_MS: i64 = 5 * 60 * 1000;
+
+/// Refuses a login through the tunnel where sessions do not begin there.
+pub(crate) fn at_a_gate(location: Option<&LocationRow>) -> Result<(), LoginError> {
+    match location.map(|location| location.mode) {
+        Some(Mode::SessionKey) => Err(LoginError::SessionKey),
+        _ => Ok(()),
+    }
+}
 
 impl Logins {
     /// Begins with a password. `from` is the source address of the connection, inside the tunnel.
@@ -39,6 +48,7 @@ impl Logins {
         };
         read.end().await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
+        at_a_gate(location.as_ref())?;
         let refuse = async || {
             self.refuse(&device.id, &device.user, &device.name, "password")
                 .await

@@ -29,7 +29,7 @@ use crate::store::{self, Entry, devices, sessions};
 
 pub use browser::Browser;
 
-pub(crate) use begin::WITHIN_MS;
+pub(crate) use begin::{WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
 pub(crate) use prove::{spend_code, totp_step};
 
@@ -101,6 +101,9 @@ pub enum LoginError {
     /// The source address is not one of a known device.
     #[error("this address belongs to no device")]
     UnknownDevice,
+    /// Sessions of this location begin before there is a tunnel to log in through.
+    #[error("sessions of this location begin without its tunnel: connect anew")]
+    SessionKey,
     /// Unknown, too old, used up, or begun from another device.
     #[error("this login is unknown or over: begin again")]
     UnknownAttempt,

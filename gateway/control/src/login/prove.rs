@@ -237,6 +237,7 @@ impl Logins {
             idle_timeout_ms: policy.idle_timeout_ms,
             authenticated_at_ms: None,
             actor: &actor,
+            key: None,
         };
         let session = grant(write, grant_of).await?;
         Ok(sessions::find(write.sql(), &session).await?)

@@ -11,7 +11,7 @@ use super::locations::view as location_view;
 use super::revocation::Affected;
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{DeviceKey, Name};
+use crate::domain::{DeviceKey, Mode, Name};
 use crate::error::OperationError;
 use crate::secrets::{Field, random};
 use crate::store::devices::{DeviceRow, NewDevice};
@@ -43,6 +43,12 @@ pub(crate) async fn make(write: &mut Write<'_>, making: Making<'_>) -> Result<Ve
     if for_ms != 0 && !(SHORTEST_MS..=HOURS_AT_MOST * 3_600_000).contains(&for_ms) {
         return Err(OperationError::invalid(format!(
             "a temporary device is there for a minute to {HOURS_AT_MOST} hours"
+        )));
+    }
+    if making.preshared_key.is_some() && making.location.mode == Mode::SessionKey {
+        return Err(OperationError::Precondition(format!(
+            "location {:?} gives each session a pre-shared key of its own: add the device without one",
+            making.location.name
         )));
     }
     let taken = devices::find_by_key(write.sql(), making.public_key).await?;

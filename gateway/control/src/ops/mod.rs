@@ -10,6 +10,7 @@ pub(crate) mod overview;
 pub(crate) mod policy;
 pub(crate) mod recovery;
 pub(crate) mod revocation;
+pub(crate) mod session_key;
 pub(crate) mod sessions;
 pub(crate) mod sso;
 pub(crate) mod top;

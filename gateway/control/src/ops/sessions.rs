@@ -1,11 +1,14 @@
 //! Granting, extending and listing sessions.
 
+use std::time::Instant;
+
 use portcullis_proto::v1;
 use serde_json::json;
 
+use super::session_key::SessionKey;
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{LONGEST_MS, SessionState, level_name};
+use crate::domain::{LONGEST_MS, Mode, SessionState, level_name};
 use crate::error::OperationError;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
 use crate::store::{
@@ -24,11 +27,20 @@ pub(crate) struct Grant<'a> {
     pub(crate) lifetime_ms: i64,
     pub(crate) idle_timeout_ms: i64,
     pub(crate) actor: &'a str,
+    /// Required at session-key locations, and there alone.
+    pub(crate) key: Option<&'a SessionKey>,
 }
 
 /// Grants a session within a change; an earlier one of the same device is replaced. Answers its id.
 pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<String> {
     let (revision, now_ms) = (write.revision(), write.now_ms());
+    let mode = locations::mode(write.sql(), grant.location_id).await?;
+    if (mode == Mode::SessionKey) != grant.key.is_some() {
+        return Err(OperationError::Precondition(format!(
+            "a session of this kind cannot begin at a {} location",
+            mode.as_str()
+        )));
+    }
     let ending = Ending {
         state: SessionState::Replaced,
         by: grant.actor,
@@ -38,7 +50,7 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
     let wanted_ms = now_ms.saturating_add(grant.lifetime_ms.clamp(0, LONGEST_MS));
     // A session never outlasts its device.
     let ends_ms = temporary::end_of(write.sql(), grant.device_id).await?;
-    let id = new_id();
+    let id = grant.key.map_or_else(new_id, |key| key.session_id.clone());
     let session = NewSession {
         id: &id,
         user_id: grant.user_id,
@@ -50,6 +62,7 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
             .map_or(now_ms, |at_ms| at_ms.min(now_ms)),
         deadline_ms: ends_ms.map_or(wanted_ms, |ends_ms| wanted_ms.min(ends_ms)),
         idle_timeout_ms: grant.idle_timeout_ms,
+        preshared_key: grant.key.map(|key| key.sealed.as_str()),
     };
     sessions::insert(write.sql(), &session, revision).await?;
     // The first login after an administrator voided factors: its user is told, and that is recorded.
@@ -86,11 +99,12 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
 
 impl Core {
     /// A grant by an administrator, at level `mfa`. Where the location requires more there is none:
-    /// an administrator's word is no passkey.
+    /// an administrator's word is no passkey. At a session-key location the answer, once a gateway
+    /// holds the peer, is the one time that the session's pre-shared key is shown.
     pub(crate) async fn add_session(
         &self,
         request: v1::AddSessionRequest,
-    ) -> Result<v1::SessionInfo> {
+    ) -> Result<v1::AddSessionResponse> {
         let mut write = self.store.change(self.now_ms()).await?;
         let device = found(
             "device",
@@ -107,6 +121,10 @@ impl Core {
         let location = locations::find(write.sql(), &device.location_id);
         let location = found("location", &device.location, location).await?;
         permitted(v1::Level::Mfa, location.mfa.require, &location.name)?;
+        let key = match location.mode {
+            Mode::Gate => None,
+            Mode::SessionKey => Some(SessionKey::generate(self)?),
+        };
         let or_default =
             |value: u64, default: i64| if value == 0 { default } else { to_i64(value) };
         let grant_of = Grant {
@@ -119,11 +137,23 @@ impl Core {
             idle_timeout_ms: or_default(request.idle_timeout_ms, location.mfa.idle_timeout_ms),
             authenticated_at_ms: None,
             actor: super::ADMIN,
+            key: key.as_ref(),
         };
         let id = grant(&mut write, grant_of).await?;
         let session = found("session", &id, sessions::find(write.sql(), &id)).await?;
-        write.commit().await?;
-        Ok(view(session))
+        let committed = Instant::now();
+        let revision = write.commit().await?;
+        let preshared_key = match key {
+            None => Vec::new(),
+            Some(key) => {
+                self.held_or_ended(&session, revision, committed).await?;
+                key.into_plain().to_vec()
+            }
+        };
+        Ok(v1::AddSessionResponse {
+            session: Some(view(session)),
+            preshared_key,
+        })
     }
 
     pub(crate) async fn extend_session(

@@ -65,6 +65,7 @@ impl Outside {
             lifetime_ms: policy.session_lifetime_ms,
             idle_timeout_ms: policy.idle_timeout_ms,
             actor: &actor,
+            key: None,
         };
         let session = grant(&mut write, grant_of).await?;
         let browser = Browser::new()?;

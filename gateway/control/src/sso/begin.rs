@@ -12,7 +12,7 @@ use openidconnect::{
 use super::{MOST_WAITING, Sso, SsoError, VISIT_MS, VisitSecrets, field, place};
 use crate::domain::Factor;
 use crate::error::OperationError;
-use crate::login::{Browser, LoginError, LoginId, canonical};
+use crate::login::{Browser, LoginError, LoginId, at_a_gate, canonical};
 use crate::secrets::Token;
 use crate::store::sso::{self, NewVisit};
 use crate::store::{StoreError, devices, locations, to_u64};
@@ -65,6 +65,7 @@ impl Sso {
         let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
         let location = locations::find(read.sql(), &device.location_id).await?;
+        at_a_gate(location.as_ref())?;
         let waiting = sso::waiting(read.sql(), &device.id, core.now_ms()).await?;
         read.end().await?;
         let location = location.filter(|location| location.mfa.factors.contains(Factor::Sso));

@@ -252,6 +252,7 @@ impl Sso {
                     lifetime_ms: location.mfa.session_lifetime_ms,
                     idle_timeout_ms: location.mfa.idle_timeout_ms,
                     actor: &actor,
+                    key: None,
                 };
                 let session = grant(&mut write, grant_of).await?;
                 vouched.session_id = &session;

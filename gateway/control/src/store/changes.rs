@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::locations::{self, LocationRow};
 use super::{Store, StoreError, to_i64, to_u64};
-use crate::domain::{DeviceKey, level_from_store};
+use crate::domain::{DeviceKey, Mode, level_from_store};
 
 /// The difference between two revisions of one location.
 pub(crate) struct Changes {
@@ -19,6 +19,8 @@ pub(crate) struct Changes {
     pub(crate) whole: bool,
     /// The gateway is being removed: it is to hold no peer.
     pub(crate) removing: bool,
+    /// How sessions begin here, and with it which devices are peers.
+    pub(crate) mode: Mode,
     /// Set when it changed.
     pub(crate) location: Option<LocationRow>,
     pub(crate) peers: Vec<PeerRow>,
@@ -44,10 +46,12 @@ pub(crate) struct LiveSession {
     pub(crate) deadline_ms: i64,
     pub(crate) idle_timeout_ms: i64,
     pub(crate) last_activity_ms: i64,
+    /// Sealed. At session-key locations.
+    pub(crate) preshared_key: Option<String>,
 }
 
-/// Revision, pruned; location and its revision; certificate, and since when it is being removed.
-type Head = (i64, i64, String, i64, Option<String>, i64);
+/// Revision, pruned; location, its revision and mode; certificate, and since when it is being removed.
+type Head = (i64, i64, String, i64, String, Option<String>, i64);
 
 impl Store {
     /// Whether a delta from this revision can be told: it is of this store's past, and no
@@ -72,17 +76,19 @@ pub(crate) async fn changes(
 ) -> Result<Option<Changes>, StoreError> {
     let since = to_i64(since);
     let head: Option<Head> = sqlx::query_as(
-        "SELECT m.revision, m.pruned, l.id, l.revision, g.certificate, g.removing_since_ms
+        "SELECT m.revision, m.pruned, l.id, l.revision, l.mode, g.certificate, g.removing_since_ms
          FROM meta m, gateways g JOIN locations l ON l.id = g.location_id WHERE g.id = $1",
     )
     .bind(gateway_id)
     .fetch_optional(&mut *sql)
     .await?;
-    let Some((revision, pruned, location_id, location_revision, certificate, removing)) = head
+    let Some((revision, pruned, location_id, location_revision, mode, certificate, removing)) =
+        head
     else {
         return Ok(None);
     };
     let removing = removing != 0;
+    let mode = locations::mode_from_store(&mode)?;
     // Tombstones that such a difference needs may be forgotten.
     let whole = since == 0 || since < pruned || removing;
     let since = if whole { 0 } else { since };
@@ -97,6 +103,7 @@ pub(crate) async fn changes(
             certificate,
             whole,
             removing,
+            mode,
             location,
             peers: Vec::new(),
             removed: Vec::new(),
@@ -125,6 +132,7 @@ pub(crate) async fn changes(
         certificate,
         whole,
         removing,
+        mode,
         location,
         peers,
         removed,
@@ -138,7 +146,8 @@ async fn peers(
 ) -> Result<Vec<PeerRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT d.id, d.user_id, d.public_key, d.preshared_key, d.ends_ms, s.id AS session_id, s.level,
-            s.authenticated_at_ms, s.deadline_ms, s.idle_timeout_ms, s.last_activity_ms
+            s.authenticated_at_ms, s.deadline_ms, s.idle_timeout_ms, s.last_activity_ms,
+            s.preshared_key AS session_key
          FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
          WHERE d.location_id = $1 AND d.revision > $2",
     )
@@ -180,6 +189,7 @@ fn peer(row: &AnyRow) -> Result<PeerRow, StoreError> {
             deadline_ms: row.try_get("deadline_ms")?,
             idle_timeout_ms: row.try_get("idle_timeout_ms")?,
             last_activity_ms: row.try_get("last_activity_ms")?,
+            preshared_key: row.try_get("session_key")?,
         }),
     };
     Ok(PeerRow {

@@ -6,11 +6,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
-use crate::domain::{FactorSet, MfaPolicy, Pool, level_from_store};
+use crate::domain::{FactorSet, MfaPolicy, Mode, Pool, level_from_store};
 
 pub(crate) struct LocationRow {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// How its sessions begin.
+    pub(crate) mode: Mode,
     pub(crate) pools: Vec<String>,
     pub(crate) endpoint: String,
     pub(crate) listen_port: i64,
@@ -42,7 +44,7 @@ impl LocationRow {
 const SELECT: &str = "
     SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
         session_lifetime_ms, idle_timeout_ms, required_level, factors, persistent_keepalive_s,
-        answer_drops, captive, created_ms, revision
+        answer_drops, captive, created_ms, revision, mode
     FROM locations";
 
 pub(crate) async fn insert(
@@ -52,8 +54,9 @@ pub(crate) async fn insert(
     sqlx::query(
         "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
             portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
-            created_ms, revision, answer_drops, required_level, factors, captive)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+            created_ms, revision, answer_drops, required_level, factors, captive, mode)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+            $20)",
     )
     .bind(&location.id)
     .bind(&location.name)
@@ -74,6 +77,7 @@ pub(crate) async fn insert(
     .bind(level_to_store(location.mfa.require))
     .bind(list_to_store(&location.mfa.factors.names()))
     .bind(location.captive)
+    .bind(location.mode.as_str())
     .execute(sql)
     .await?;
     Ok(())
@@ -180,6 +184,7 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
     Ok(LocationRow {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
+        mode: mode_from_store(&row.try_get::<String, _>("mode")?)?,
         pools: list_from_store(row, "pools")?,
         endpoint: row.try_get("endpoint")?,
         listen_port: row.try_get("listen_port")?,
@@ -195,6 +200,18 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
         created_ms: row.try_get("created_ms")?,
         revision: row.try_get("revision")?,
     })
+}
+
+/// How sessions begin at a location, by its id.
+pub(crate) async fn mode(sql: &mut AnyConnection, id: &str) -> Result<Mode, StoreError> {
+    let query = "SELECT mode FROM locations WHERE id = $1";
+    let mode: String = sqlx::query_scalar(query).bind(id).fetch_one(sql).await?;
+    mode_from_store(&mode)
+}
+
+/// A mode that this version does not know is none: its devices must not become peers by mistake.
+pub(super) fn mode_from_store(text: &str) -> Result<Mode, StoreError> {
+    Mode::parse(text).map_err(|_| StoreError::Value("mode"))
 }
 
 fn parse_mfa(row: &AnyRow) -> Result<MfaPolicy, StoreError> {

@@ -42,6 +42,8 @@ pub(crate) struct NewSession<'a> {
     pub(crate) authenticated_at_ms: i64,
     pub(crate) deadline_ms: i64,
     pub(crate) idle_timeout_ms: i64,
+    /// Sealed. At session-key locations, and nowhere else.
+    pub(crate) preshared_key: Option<&'a str>,
 }
 
 /// Which live sessions; ids, not names.
@@ -85,8 +87,9 @@ pub(crate) async fn insert(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (id, user_id, device_id, location_id, level, state,
-            authenticated_at_ms, deadline_ms, idle_timeout_ms, last_activity_ms)
-         VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, $8, $6)",
+            authenticated_at_ms, deadline_ms, idle_timeout_ms, last_activity_ms,
+            preshared_key)
+         VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, $8, $6, $9)",
     )
     .bind(session.id)
     .bind(session.user_id)
@@ -96,13 +99,15 @@ pub(crate) async fn insert(
     .bind(session.authenticated_at_ms)
     .bind(session.deadline_ms)
     .bind(session.idle_timeout_ms)
+    .bind(session.preshared_key)
     .execute(&mut *sql)
     .await?;
     granted_until(sql, session.location_id, session.deadline_ms).await?;
     touch(sql, session.device_id, revision).await
 }
 
-/// Ends the live sessions selected and marks their devices as changed. Answers their ids.
+/// Ends the live sessions selected, wipes their keys and marks their devices as changed. Answers their
+/// ids.
 pub(crate) async fn end(
     sql: &mut AnyConnection,
     selection: &Selection,
@@ -135,7 +140,7 @@ pub(crate) async fn end(
         return Ok(Vec::new());
     }
     let end = sqlx::AssertSqlSafe(format!(
-        "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4
+        "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4, preshared_key = NULL
          WHERE state = 'live' AND {condition} RETURNING id"
     ));
     Ok(sqlx::query_scalar(end)

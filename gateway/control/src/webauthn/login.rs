@@ -12,9 +12,9 @@ use webauthn_rs::prelude::{
 
 use super::ceremony::{CeremonyId, Challenge, Kind, Taken};
 use super::{PasskeyError, Passkeys, named, note, seam};
-use crate::login::{LoginError, LoginId, SessionView};
+use crate::login::{LoginError, LoginId, SessionView, at_a_gate};
 use crate::store::webauthn::{self, CredentialRow, Used};
-use crate::store::{StoreError, devices};
+use crate::store::{StoreError, devices, locations};
 
 /// An assertion by a passkey of the device's own user, which verified that user. Made by
 /// [`Passkeys::verify`] and by nothing else: whoever holds one may grant `phishing-resistant`.
@@ -75,6 +75,8 @@ impl Passkeys {
         let mut read = core.store.read().await?;
         let device = devices::find_by_address(read.sql(), &seam::canonical(from)).await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
+        let location = locations::find(read.sql(), &device.location_id).await?;
+        at_a_gate(location.as_ref())?;
         let attempt_id = match attempt {
             Some(attempt) => seam::attempt(read.sql(), attempt, from, now_ms).await?,
             None => String::new(),

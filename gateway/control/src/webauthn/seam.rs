@@ -135,6 +135,7 @@ impl Passkeys {
             idle_timeout_ms: location.mfa.idle_timeout_ms,
             authenticated_at_ms: None,
             actor: &actor,
+            key: None,
         };
         let id = grant(&mut write, grant_of).await?;
         let Some(session) = sessions::find(write.sql(), &id).await? else {

@@ -214,6 +214,8 @@ impl World {
             .await
             .unwrap()
             .into_inner()
+            .session
+            .unwrap()
     }
 
     pub(crate) async fn sessions(&self) -> Vec<v1::SessionInfo> {

@@ -23,6 +23,7 @@ mod recovery;
 mod rogue;
 mod secrets;
 mod seeing;
+mod session_key;
 mod sso;
 mod sso_bounds;
 mod sso_logout;

@@ -66,6 +66,9 @@ struct Add {
     /// Where clients find the gateway
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     endpoint: String,
+    /// How sessions begin; for good
+    #[arg(long, value_enum, default_value = "gate")]
+    mode: Mode,
     /// The UDP port WireGuard listens on [default: the endpoint's]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     listen_port: Option<u16>,
@@ -117,6 +120,23 @@ struct Login {
     /// Values of an assurance level of NIST SP 800-63B-4 for what is not given
     #[arg(long, value_enum)]
     preset: Option<Preset>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// Tunnels come up with the device's key, and reach the portal alone until a login
+    Gate,
+    /// No gateway knows a device until it has a session, which has a pre-shared key of its own
+    SessionKey,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::SessionKey => "session-key",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -326,6 +346,7 @@ impl From<Add> for Location {
             .and_then(|(_, port)| port.parse().ok());
         Self {
             name: args.name,
+            mode: args.mode.as_str().to_owned(),
             pools: strings(args.pools),
             listen_port: args.listen_port.or(port).unwrap_or(0).into(),
             endpoint: args.endpoint,
@@ -362,11 +383,12 @@ async fn list(context: Context) -> Result<Exit> {
         || json!({ "locations": locations.iter().map(json_of).collect::<Vec<_>>() }),
         || {
             let mut table = Table::new(&[
-                "NAME", "POOLS", "ENDPOINT", "ROUTES", "REQUIRES", "LIFETIME", "IDLE",
+                "NAME", "MODE", "POOLS", "ENDPOINT", "ROUTES", "REQUIRES", "LIFETIME", "IDLE",
             ]);
             for location in &locations {
                 table.row([
                     location.name.clone(),
+                    location.mode.clone(),
                     location.pools.join(","),
                     location.endpoint.clone(),
                     location.routes.join(","),
@@ -387,6 +409,7 @@ fn json_of(location: &Location) -> Value {
     json!({
         "id": location.id,
         "name": location.name,
+        "mode": location.mode,
         "pools": location.pools,
         "endpoint": location.endpoint,
         "listen_port": location.listen_port,
@@ -410,6 +433,7 @@ fn text_of(location: &Location) -> String {
     Fields::default()
         .field("Name", &location.name)
         .field("Id", &location.id)
+        .field("Mode", &location.mode)
         .field("Pools", location.pools.join(", "))
         .field("Endpoint", &location.endpoint)
         .field("Listen port", location.listen_port)

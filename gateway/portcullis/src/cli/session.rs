@@ -1,10 +1,12 @@
 //! `portcullis session`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use portcullis_proto::v1::revoke_sessions_request::Target;
 use portcullis_proto::v1::{
-    AddSessionRequest, ExtendSessionRequest, ListSessionsRequest, NameRequest,
+    AddSessionRequest, AddSessionResponse, ExtendSessionRequest, ListSessionsRequest, NameRequest,
     RevokeSessionsRequest, SessionInfo,
 };
 use serde_json::{Value, json};
@@ -44,7 +46,12 @@ enum Action {
     Show { id: String },
     /// Grant a device a session without a login, at level mfa; audited. Refused where the location
     /// requires more
-    #[command(after_help = "Example:\n  portcullis session add --device build7 --lifetime 2h")]
+    #[command(after_help = "\
+At a session-key location the session has a pre-shared key of its own. It is shown once, and only when
+a gateway has confirmed that it holds the device; where none does, there is no session.
+
+Example:
+  portcullis session add --device build7 --lifetime 2h")]
     Add {
         #[arg(long)]
         device: String,
@@ -156,13 +163,8 @@ impl SessionCommand {
                     lifetime_ms: lifetime.map_or(0, Span::as_millis),
                     idle_timeout_ms: idle_timeout.map_or(0, Span::as_millis),
                 };
-                let session = context
-                    .admin()
-                    .await?
-                    .add_session(request)
-                    .await?
-                    .into_inner();
-                one("The session is granted.\n\n", &session, context)
+                let answer = context.admin().await?.add_session(request).await?;
+                granted(&answer.into_inner(), context)
             }
             Action::Extend { id, by } => {
                 let request = ExtendSessionRequest {
@@ -232,21 +234,49 @@ async fn list(request: ListSessionsRequest, context: Context) -> Result<Exit> {
 fn one(done: &str, session: &SessionInfo, context: Context) -> Result<Exit> {
     context.output.answer(
         || json_of(session),
+        || format!("{done}{}", text_of(session)),
+    )?;
+    Ok(Exit::Done)
+}
+
+fn text_of(session: &SessionInfo) -> String {
+    Fields::default()
+        .field("Id", &session.id)
+        .field("User", &session.user)
+        .field("Device", &session.device)
+        .field("Location", &session.location)
+        .field("Level", level(session))
+        .field("State", &session.state)
+        .field("Logged in", time::text(session.authenticated_at_ms))
+        .field("Deadline", time::text(session.deadline_ms))
+        .field("Idle timeout", time::duration_text(session.idle_timeout_ms))
+        .field("Last activity", time::text(session.last_activity_ms))
+        .field("Ended", time::text(session.ended_ms))
+        .field("Ended by", &session.ended_by)
+        .render()
+}
+
+/// A granted session, with the key that is shown this once.
+fn granted(answer: &AddSessionResponse, context: Context) -> Result<Exit> {
+    let session = answer
+        .session
+        .as_ref()
+        .context("control answered without the session")?;
+    if answer.preshared_key.is_empty() {
+        return one("The session is granted.\n\n", session, context);
+    }
+    let key = STANDARD.encode(&answer.preshared_key);
+    context.output.answer(
         || {
-            let fields = Fields::default()
-                .field("Id", &session.id)
-                .field("User", &session.user)
-                .field("Device", &session.device)
-                .field("Location", &session.location)
-                .field("Level", level(session))
-                .field("State", &session.state)
-                .field("Logged in", time::text(session.authenticated_at_ms))
-                .field("Deadline", time::text(session.deadline_ms))
-                .field("Idle timeout", time::duration_text(session.idle_timeout_ms))
-                .field("Last activity", time::text(session.last_activity_ms))
-                .field("Ended", time::text(session.ended_ms))
-                .field("Ended by", &session.ended_by);
-            format!("{done}{}", fields.render())
+            let mut json = json_of(session);
+            json["preshared_key"] = key.as_str().into();
+            json
+        },
+        || {
+            format!(
+                "The session is granted. Its pre-shared key, shown this once:\n\n{key}\n\n{}",
+                text_of(session)
+            )
         },
     )?;
     Ok(Exit::Done)

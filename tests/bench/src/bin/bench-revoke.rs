@@ -70,7 +70,9 @@ async fn measure() -> Result<()> {
                 idle_timeout_ms: 0,
             })
             .await?
-            .into_inner();
+            .into_inner()
+            .session
+            .context("control answered without the session")?;
         flood.aim(device.address);
         let start = Instant::now();
         while flood.last_passed().is_none_or(|last| last < start) {

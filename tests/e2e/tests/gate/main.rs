@@ -20,6 +20,7 @@ mod repair;
 mod restart;
 mod revocation;
 mod seeing;
+mod session_key;
 mod shield;
 mod sso;
 mod traffic;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
 use crate::domain::{
-    FactorSet, MfaChange, MfaPolicy, Name, Pool, Preset, endpoint, level_name, route,
+    FactorSet, MfaChange, MfaPolicy, Mode, Name, Pool, Preset, endpoint, level_name, route,
 };
 use crate::error::OperationError;
 use crate::store::locations::{self, LocationRow};
@@ -60,6 +60,7 @@ impl Core {
             .map_err(OperationError::taken("location", &location.name))?;
         let detail = json!({
             "pools": location.pools,
+            "mode": location.mode.as_str(),
             "require": level_name(location.mfa.require),
             "factors": location.mfa.factors.names(),
             "session_lifetime_ms": location.mfa.session_lifetime_ms,
@@ -186,6 +187,7 @@ fn check(request: v1::Location, mfa: MfaPolicy, now_ms: i64) -> Result<(Location
     let location = LocationRow {
         id: new_id(),
         name: name.as_str().into(),
+        mode: Mode::parse_or_default(&request.mode)?,
         pools: pools.iter().map(|pool| pool.net().to_string()).collect(),
         endpoint: request.endpoint,
         listen_port: port("listen port", request.listen_port, u32::from(endpoint_port))?,
@@ -231,6 +233,7 @@ pub(super) fn view(location: &LocationRow) -> v1::Location {
     v1::Location {
         id: location.id.clone(),
         name: location.name.clone(),
+        mode: location.mode.as_str().into(),
         pools: location.pools.clone(),
         endpoint: location.endpoint.clone(),
         listen_port: small(location.listen_port),

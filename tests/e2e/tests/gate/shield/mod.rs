@@ -15,6 +15,7 @@ use e2e_tests::{Gate, Mode, Options, SERVER_V4, eventually, for_a_while, run, wi
 use crate::{INTERVAL, SILENCE, SOON, echo_v4};
 
 const SHIELDED: Options = Options {
+    location: "gate",
     mode: Mode::Split,
     lifetime: "1h",
     idle_timeout: None,

@@ -1,0 +1,103 @@
+//! Sessions of session-key locations: each has a pre-shared key of its own, which is shown once, after a
+//! gateway has said that its kernel holds it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Result, new_id};
+use crate::core::Core;
+use crate::domain::SessionState;
+use crate::error::OperationError;
+use crate::secrets::{Field, random};
+use crate::store::Entry;
+use crate::store::sessions::{self, Ending, Selection, SessionRow};
+
+/// How long a gateway has for saying that its kernel holds the peer.
+const WITHIN: Duration = Duration::from_secs(5);
+/// How often it is asked whether some gateway, if not all, holds the peer.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// A pre-shared key for a session that is to be granted.
+pub(crate) struct SessionKey {
+    /// The id that the session gets: the seal is bound to it.
+    pub(crate) session_id: String,
+    pub(crate) sealed: String,
+    plain: Zeroizing<[u8; 32]>,
+}
+
+/// Where a session's pre-shared key is sealed.
+pub(crate) fn field(session_id: &str) -> Field<'_> {
+    Field {
+        table: "sessions",
+        column: "preshared_key",
+        row: session_id,
+    }
+}
+
+impl SessionKey {
+    /// A new one, from the operating system's generator.
+    pub(crate) fn generate(core: &Core) -> Result<Self> {
+        let session_id = new_id();
+        let plain = random::<32>()?;
+        let sealed = core.vault.seal(field(&session_id), plain.as_slice())?;
+        Ok(Self {
+            session_id,
+            sealed,
+            plain,
+        })
+    }
+
+    /// The key itself, to be shown once.
+    pub(crate) fn into_plain(self) -> Zeroizing<[u8; 32]> {
+        self.plain
+    }
+}
+
+impl Core {
+    /// Waits until a gateway holds the session's peer. If none does in time, ends the session: nobody
+    /// has its key then, nor ever will.
+    pub(super) async fn held_or_ended(
+        &self,
+        session: &SessionRow,
+        revision: u64,
+        committed: Instant,
+    ) -> Result<()> {
+        let locations = [session.location_id.clone()];
+        let until = committed + WITHIN;
+        // One that is away must not keep the others waiting: this asks again instead of for all.
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let gateways = self
+                .acknowledged(&locations, revision, Instant::now(), left.min(AGAIN))
+                .await?;
+            if gateways.iter().any(|gateway| gateway.acknowledged) {
+                return Ok(());
+            }
+            if left.is_zero() {
+                break;
+            }
+        }
+        let mut write = self.store.change(self.now_ms()).await?;
+        let (revision, now_ms) = (write.revision(), write.now_ms());
+        let ending = Ending {
+            state: SessionState::Revoked,
+            by: "system",
+        };
+        let selection = Selection::Session(session.id.clone());
+        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
+        let entry = Entry {
+            actor: "system",
+            action: "session.revoke",
+            subject: &format!("session:{}", session.id),
+            detail: json!({ "sessions": ended, "because": "no gateway has acknowledged it" }),
+        };
+        write.audit(entry).await?;
+        write.commit().await?;
+        Err(OperationError::Precondition(format!(
+            "no gateway of location {:?} has acknowledged the session, so it was ended again: look at `portcullis gateway list`",
+            session.location
+        )))
+    }
+}
