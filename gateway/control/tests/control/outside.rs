@@ -9,6 +9,7 @@ use portcullis_proto::v1::{self, admin_server::Admin as _, revoke_sessions_reque
 use tonic::Request;
 
 use crate::fixture::{Account, Engine, PASSWORD, World, key};
+use crate::session_key;
 
 crate::on_both!(
     two_factors_and_then_the_device,
@@ -19,6 +20,7 @@ crate::on_both!(
     a_right_password_buys_few_codes,
     limits_and_logins_survive_a_restart,
     only_devices_whose_location_is_satisfied_are_offered,
+    devices_of_session_key_locations_are_not_offered,
     nobody_elses_device_and_none_before_both_factors,
     a_browser_may_do_what_its_session_may,
     what_voids_factors_voids_logins_half_way,
@@ -366,6 +368,21 @@ async fn only_devices_whose_location_is_satisfied_are_offered(engine: Engine) {
     // And was not spent.
     set_factors(&world, "office", &["password", "totp"], Level::Mfa).await;
     outside.totp(HOME, &browser, &code).await.unwrap();
+}
+
+/// Their sessions begin with a key of their own, which nothing here hands out.
+async fn devices_of_session_key_locations_are_not_offered(engine: Engine) {
+    let (world, alice, _) = World::with_alice(engine).await;
+    session_key::location(&world, "session-key").await.unwrap();
+    let key = key("safe");
+    let device = world.try_device("safe", "alice", "vault", &key).await;
+    let safe = device.unwrap().device.unwrap();
+    let (outside, browser, choices) = both(&world, &alice).await;
+    let names: Vec<String> = choices.into_iter().map(|choice| choice.device).collect();
+    assert_eq!(names, ["laptop"]);
+    let refused = outside.choose(HOME, &browser, &safe.id).await;
+    assert!(matches!(refused, Err(LoginError::Refused)), "{refused:?}");
+    assert!(world.sessions().await.is_empty());
 }
 
 async fn nobody_elses_device_and_none_before_both_factors(engine: Engine) {
