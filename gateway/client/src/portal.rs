@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use portcullis_trust::Fingerprint;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one whole request: the portal waits for gateways to acknowledge a session.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Five minutes at the provider, and five for what the location wants beside it.
+const SIGN_IN_TIME: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_secs(1);
 /// Far above any answer of the portal.
 const ANSWER_LIMIT: u64 = 64 * 1024;
 
@@ -43,6 +46,8 @@ pub enum PortalError {
     Request(#[from] ureq::Error),
     #[error("login refused: {0}")]
     Refused(String),
+    #[error("nobody has signed in within {} minutes: run it again for another try", .0.as_secs() / 60)]
+    NotInTime(Duration),
     #[error("too many wrong attempts; try again in {} s", .retry_after.as_secs())]
     Delayed { retry_after: Duration },
     #[error("login refused: {0}")]
@@ -56,7 +61,7 @@ impl PortalError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::Delayed { .. } | Self::UnknownDevice(_)
+            Self::Refused(_) | Self::NotInTime(_) | Self::Delayed { .. } | Self::UnknownDevice(_)
         )
     }
 }
@@ -195,6 +200,44 @@ impl PortalClient {
         }
         let url = format!("{}/login/{}/recovery", self.base, attempt.id);
         answer(self.agent.post(&url).send_json(Recovery { code })?)
+    }
+
+    /// The page on which a browser of this device begins a login by this provider.
+    pub fn sign_in_page(&self, provider: &str) -> Result<String, PortalError> {
+        #[derive(Deserialize)]
+        struct Offered {
+            providers: Vec<String>,
+            pages: Vec<String>,
+        }
+        let url = format!("{}/login/sso", self.base);
+        let offered: Offered = answer(self.agent.get(&url).call()?)?;
+        let mut pages = offered.providers.iter().zip(&offered.pages);
+        match pages.find(|(name, _)| *name == provider) {
+            Some((_, page)) => Ok(page.clone()),
+            None if offered.providers.is_empty() => Err(PortalError::Refused(
+                "this location offers no single sign-on".to_owned(),
+            )),
+            None => Err(PortalError::Refused(format!(
+                "this location offers no sign-in by {provider:?}: there are {}",
+                offered.providers.join(", ")
+            ))),
+        }
+    }
+
+    /// Waits until this device has another session than the one that it has now, if any.
+    pub fn wait_for_session(&self, before: Option<&Session>) -> Result<Session, PortalError> {
+        let begun = Instant::now();
+        while begun.elapsed() < SIGN_IN_TIME {
+            match self.session() {
+                Ok(Some(session)) if before.is_none_or(|before| before.id != session.id) => {
+                    return Ok(session);
+                }
+                // A portal that restarts meanwhile forgets nothing.
+                Ok(_) | Err(PortalError::Request(_)) => std::thread::sleep(POLL),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(PortalError::NotInTime(SIGN_IN_TIME))
     }
 
     /// This device's session, if it has one.

@@ -11,8 +11,8 @@ use crate::domain::SessionState;
 use crate::error::OperationError;
 use crate::store::sessions::{self, Ending, Selection};
 use crate::store::{
-    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, sso, temporary,
-    to_u64, webauthn,
+    Entry, StoreError, attempts, audit, devices, enrolments, gateways, limits, outside, sso,
+    temporary, to_u64, webauthn,
 };
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
@@ -44,6 +44,13 @@ pub(crate) async fn run(core: &Core) {
                 RETRY
             }
         });
+        let pause = pause.min(match crate::sso::lapse(core).await {
+            Ok(next) => until(next, core.now_ms()),
+            Err(error) => {
+                tracing::warn!(%error, "groups that a provider told of too long ago could not be taken");
+                RETRY
+            }
+        });
         if cleaned.is_none_or(|at| at.elapsed() >= CLEAN_UP_EVERY) {
             match clean_up(core).await {
                 Ok(()) => cleaned = Some(tokio::time::Instant::now()),
@@ -58,6 +65,16 @@ pub(crate) async fn run(core: &Core) {
     }
 }
 
+/// How long there is nothing to do.
+fn until(next_ms: Option<i64>, now_ms: i64) -> Duration {
+    next_ms.map_or(LONGEST_SLEEP, |next_ms| {
+        match to_u64(next_ms.saturating_sub(now_ms)) {
+            0 => Duration::ZERO,
+            left_ms => Duration::from_millis(left_ms.saturating_add(1)).min(LONGEST_SLEEP),
+        }
+    })
+}
+
 /// Ends what is due. Answers how long nothing else will be.
 pub(crate) async fn sweep(core: &Core) -> Result<Duration, StoreError> {
     let mut read = core.store.read().await?;
@@ -68,8 +85,7 @@ pub(crate) async fn sweep(core: &Core) -> Result<Duration, StoreError> {
     };
     let now_ms = core.now_ms();
     if next > now_ms {
-        let left = Duration::from_millis(to_u64(next - now_ms).saturating_add(1));
-        return Ok(left.min(LONGEST_SLEEP));
+        return Ok(until(Some(next), now_ms));
     }
     let mut write = core.store.change(now_ms).await?;
     let revision = write.revision();
@@ -101,10 +117,7 @@ async fn remove_ended(core: &Core) -> Result<Duration, OperationError> {
     read.end().await?;
     match next {
         None => return Ok(LONGEST_SLEEP),
-        Some(next) if next > now_ms => {
-            let left = Duration::from_millis(to_u64(next - now_ms).saturating_add(1));
-            return Ok(left.min(LONGEST_SLEEP));
-        }
+        Some(next) if next > now_ms => return Ok(until(Some(next), now_ms)),
         Some(_) => {}
     }
     let mut write = core.store.change(now_ms).await?;
@@ -165,6 +178,7 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     webauthn::delete_expired(write.sql(), now_ms).await?;
     enrolments::delete_expired(write.sql(), now_ms).await?;
     sso::delete_expired(write.sql(), now_ms).await?;
+    outside::delete_expired(write.sql(), now_ms).await?;
     for (user, device, refused) in limits::take_unnoted(write.sql(), now_ms).await? {
         write
             .audit(Entry {

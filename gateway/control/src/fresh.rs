@@ -8,6 +8,7 @@ use std::time::Duration;
 use portcullis_proto::v1::Level;
 use sqlx::AnyConnection;
 
+use crate::core::Core;
 use crate::login::{self, LoginError};
 use crate::store::devices::{self, DeviceRow};
 use crate::store::factors::{self, LinkRow};
@@ -62,29 +63,38 @@ pub(crate) struct SignedIn {
     pub(crate) device: DeviceRow,
     pub(crate) session: SessionRow,
     pub(crate) passkeys: Vec<CredentialRow>,
+    /// Those to providers that are not configured any more among them.
     pub(crate) links: Vec<LinkRow>,
 }
 
-/// The device with this address, if it has a live session.
-pub(crate) async fn signed_in(
-    sql: &mut AnyConnection,
-    from: IpAddr,
-    now_ms: i64,
-) -> Result<SignedIn, NotFresh> {
-    let address = login::canonical(from);
-    let device = devices::find_by_address(&mut *sql, &address).await?;
-    let device = device.ok_or(LoginError::UnknownDevice)?;
-    let session = sessions::find_live_by_address(&mut *sql, &address, now_ms).await?;
-    let session = session.filter(|_| !device.user_disabled);
-    let session = session.ok_or(NotFresh::NoSession)?;
-    let passkeys = webauthn::of_user(&mut *sql, &device.user_id).await?;
-    let links = factors::links(sql, &device.user_id).await?;
-    Ok(SignedIn {
-        device,
-        session,
-        passkeys,
-        links,
-    })
+impl Core {
+    /// The device with this address, if it has a live session.
+    pub(crate) async fn signed_in(
+        &self,
+        sql: &mut AnyConnection,
+        from: IpAddr,
+        now_ms: i64,
+    ) -> Result<SignedIn, NotFresh> {
+        let address = login::canonical(from);
+        let device = devices::find_by_address(&mut *sql, &address).await?;
+        let device = device.ok_or(LoginError::UnknownDevice)?;
+        let session = sessions::find_live_by_address(&mut *sql, &address, now_ms).await?;
+        let session = session.filter(|_| !device.user_disabled);
+        let session = session.ok_or(NotFresh::NoSession)?;
+        let passkeys = webauthn::of_user(&mut *sql, &device.user_id).await?;
+        let mut links = factors::links(sql, &device.user_id).await?;
+        for link in &mut links {
+            // What signs nobody in is no way in, and no level that could be asked for.
+            let issuer = &link.issuer;
+            link.works = self.providers.iter().any(|p| p.issuer.as_str() == issuer);
+        }
+        Ok(SignedIn {
+            device,
+            session,
+            passkeys,
+            links,
+        })
+    }
 }
 
 impl SignedIn {
@@ -94,7 +104,8 @@ impl SignedIn {
     /// no level.
     pub(crate) fn needs(&self, begun_ms: i64) -> Option<Level> {
         let usable = self.passkeys.iter().any(CredentialRow::is_usable);
-        let vouched = self.links.iter().map(|link| link.level).max();
+        let links = self.links.iter().filter(|link| link.works);
+        let vouched = links.map(|link| link.level).max();
         let needed = if usable || vouched == Some(Level::PhishingResistant) {
             Level::PhishingResistant
         } else {

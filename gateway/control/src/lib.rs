@@ -9,6 +9,7 @@ mod ca;
 mod certificate;
 mod clock;
 mod config;
+mod connect;
 mod core;
 mod domain;
 mod enrol;
@@ -21,6 +22,7 @@ mod live;
 mod login;
 mod observe;
 mod ops;
+mod outside;
 mod password;
 pub mod policy;
 mod secrets;
@@ -46,12 +48,18 @@ pub use certificate::{
 };
 pub use clock::Clock;
 pub use config::ControlConfig;
+pub use connect::{
+    ConnectStep, Connected, Connection, Connects, Proof as ConnectProof, ProofChallenge,
+};
 pub use domain::{Factor, FactorSet, Invalid, level_name};
 pub use enrol::{
     EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,
 };
 pub use error::{ControlError, OperationError};
-pub use login::{LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView};
+pub use login::{
+    Browser, LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView,
+};
+pub use outside::{Choice, Opened, Outside, OutsideStep, Stranger};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};

@@ -7,6 +7,8 @@
 mod api;
 mod captive;
 mod challenge;
+mod connect;
+mod cookie;
 mod enrol;
 mod guard;
 mod known;
@@ -14,6 +16,7 @@ mod limits;
 mod listen;
 mod nav;
 mod openapi;
+mod outside;
 mod own;
 mod pages;
 mod passkeys;
@@ -26,7 +29,9 @@ mod view;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use portcullis_control::{Enrolments, Logins, Passkeys, Sso};
+use axum::response::Redirect;
+use axum::routing::get;
+use portcullis_control::{Connects, Enrolments, Logins, Outside, Passkeys, Sso};
 use site::Site;
 
 use challenge::challenge_app;
@@ -71,17 +76,25 @@ fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
         })
 }
 
-/// What is served outside of the tunnel: enrolment, and nothing that takes an address for a device's.
-/// The caller adds the [`PublicAddr`] of the connection as an extension.
-pub fn public_app(enrolments: Enrolments) -> Router {
+/// What is served outside of the tunnel: enrolment, logins of devices that prove their key, signing in where
+/// that is wished, and nothing that takes an address for a device's. The caller adds the [`PublicAddr`] of the
+/// connection as an extension.
+pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Outside>) -> Router {
     let requests = public::Requests::default();
+    let pages = match outside {
+        Some(outside) => outside::routes().with_state(outside),
+        None => Router::new().route("/", get(async || Redirect::to("/enrol"))),
+    };
     Router::new()
         .merge(enrol::pages())
         .merge(enrol::calls())
+        .with_state(enrolments)
+        .merge(connect::calls().with_state(connects))
+        .merge(pages)
+        .route("/style.css", get(pages::style))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn_with_state(requests, public::limit))
         .layer(middleware::from_fn(guard::security_headers))
-        .with_state(enrolments)
 }

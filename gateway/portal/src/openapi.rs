@@ -13,7 +13,7 @@ use crate::{api, own, passkeys, sso};
 #[openapi(info(
     title = "Portcullis portal",
     description = "Log in, and manage your devices, factors and sessions. Who asks is told by the \
-        device's address inside the tunnel: there are no cookies and no tokens."
+        device's address inside the tunnel: calls need no cookies and no tokens."
 ))]
 struct Description;
 

@@ -26,10 +26,12 @@ const HOST: &str = "login.example.com:8443";
 const REDIRECT: &str = "https://login.example.com:8443/login/sso/acme/callback";
 const REFUSED: &str = "this sign-in was refused";
 
-/// Ada's laptop, the portal as that laptop sees it, and a provider where she is "ada-1".
+/// Ada's laptop with her browser, the portal as that laptop sees it, and a provider where she is "ada-1".
 struct Fixture {
     control: Control,
     laptop: IpAddr,
+    /// The cookie that the portal gave.
+    cookie: std::sync::Mutex<String>,
     provider: Provider,
     backchannel: tokio::task::JoinHandle<()>,
     _state: TempDir,
@@ -59,6 +61,7 @@ impl Fixture {
                 client_secret_file: secret,
                 levels: None,
                 groups_claim: Some("groups".into()),
+                groups_lifetime: None,
                 max_age: None,
             }],
             ..ControlConfig::default()
@@ -105,6 +108,7 @@ impl Fixture {
         let backchannel = tokio::spawn(async move { axum::serve(listener, told).await.unwrap() });
         Self {
             laptop: device.addresses[0].parse().unwrap(),
+            cookie: Default::default(),
             control,
             provider,
             backchannel,
@@ -127,6 +131,7 @@ impl Fixture {
             .uri(path)
             .header(header::HOST, HOST)
             .header("sec-fetch-site", "cross-site")
+            .header(header::COOKIE, self.cookie.lock().unwrap().as_str())
             .body(Body::empty())
             .unwrap();
         let response = self.send(request).await;
@@ -135,8 +140,18 @@ impl Fixture {
 
     /// The address that the portal's page leads on to.
     async fn leave(&self) -> String {
-        let response = self.send(post("/login/sso/acme", HOST)).await;
+        let mut request = post("/login/sso/acme", HOST);
+        let held = self.cookie.lock().unwrap().parse().unwrap();
+        request.headers_mut().insert(header::COOKIE, held);
+        let response = self.send(request).await;
         assert_eq!(response.status(), StatusCode::OK);
+        let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+        let (pair, flags) = cookie.split_once("; ").unwrap();
+        assert!(pair.starts_with("__Host-"), "{cookie}");
+        for flag in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
+            assert!(flags.contains(flag), "{cookie}");
+        }
+        pair.clone_into(&mut self.cookie.lock().unwrap());
         let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
             .to_str()
             .unwrap();
@@ -297,34 +312,56 @@ async fn who_changes_their_mind_is_told_so_and_states_are_the_portals() {
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
 }
 
+/// What one browser has begun, no other one finishes: an address that somebody sends is worth nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_of_the_browser_that_began_it() {
+    let fixture = Fixture::new().await;
+    let back = Browser::new()
+        .sign_in(&fixture.leave().await, "ada-1+mfa")
+        .await;
+    let mine = std::mem::take(&mut *fixture.cookie.lock().unwrap());
+    let twice = format!("{mine}; {mine}");
+    for other in ["", "__Host-portcullis-visitor=x", &twice] {
+        other.clone_into(&mut fixture.cookie.lock().unwrap());
+        let (status, page) = fixture.back(&back).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{page}");
+        assert_eq!(fixture.session().await.0, StatusCode::NOT_FOUND);
+    }
+    // Two at once in one browser share its cookie.
+    mine.clone_into(&mut fixture.cookie.lock().unwrap());
+    fixture.leave().await;
+    assert_eq!(*fixture.cookie.lock().unwrap(), mine);
+    let (status, page) = fixture.back(&back).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_guards_and_the_back_channel() {
     let fixture = Fixture::new().await;
     // Whatever the request says of its host, the provider sends back to the portal's name.
     let response = fixture
-        .send(post("/api/v1/login/sso/acme", "evil.example:9"))
+        .send(post("/login/sso/acme", "evil.example:9"))
         .await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let begun: Value = serde_json::from_str(&text(response).await).unwrap();
-    let url = Url::parse(begun["url"].as_str().unwrap()).unwrap();
-    assert_eq!(param(&url, "redirect_uri"), REDIRECT);
-    let (_, offered) = fixture.get("/api/v1/login/sso").await;
-    assert_eq!(offered, r#"{"providers":["acme"]}"#);
-
-    // The attempt goes on where the provider vouched for one factor.
-    let back = Browser::new().sign_in(url.as_str(), "ada-1").await;
-    fixture.back(&back).await;
-    let attempt = begun["attempt"].as_str().unwrap();
-    let mut request = post(&format!("/api/v1/login/{attempt}/totp"), HOST);
-    *request.body_mut() = Body::from(r#"{"code":"x"}"#);
-    let json = header::HeaderValue::from_static("application/json");
-    request.headers_mut().insert(header::CONTENT_TYPE, json);
-    let response = fixture.send(request).await;
-    assert_eq!(
-        response.status(),
-        StatusCode::UNAUTHORIZED,
-        "it is there, and wants a code"
+    let page = text(response).await;
+    assert!(
+        page.contains("redirect_uri=https%3A%2F%2Flogin.example.com%3A8443%2F"),
+        "{page}"
     );
+    assert!(!page.contains("evil"), "{page}");
+    // Terminals send their users to a page of ours, which begins nothing by itself.
+    let (_, offered) = fixture.get("/api/v1/login/sso").await;
+    let offered: Value = serde_json::from_str(&offered).unwrap();
+    let page = format!("https://{HOST}/login/sso/acme");
+    assert_eq!(offered, json!({ "providers": ["acme"], "pages": [page] }));
+    let (status, page) = fixture.get("/login/sso/acme").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        page.contains("method=\"post\" action=\"/login/sso/acme\""),
+        "{page}"
+    );
+    assert!(!page.contains(&fixture.provider.issuer), "{page}");
+    let (status, _) = fixture.get("/login/sso/none").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 
     // Another site cannot send a user off.
     let mut foreign = post("/login/sso/acme", HOST);

@@ -29,8 +29,10 @@ pub(crate) struct PortalConfig {
     pub(crate) listen: Vec<SocketAddr>,
     /// The DNS name that devices reach it by. Without it there are no passkeys.
     pub(crate) name: Option<PortalName>,
-    /// Addresses outside of the tunnel, for enrolment alone. Empty: nobody enrols by a link.
+    /// Addresses outside of the tunnel, for enrolment. Empty: nobody enrols by a link.
     pub(crate) public: Vec<SocketAddr>,
+    /// Whether users sign in there, too.
+    pub(crate) outside: bool,
     /// Where providers of single sign-on tell of logouts. Empty: they cannot.
     pub(crate) backchannel: Vec<SocketAddr>,
     /// A certificate for the name, PEM, with those between it and its CA. Without it, and without
@@ -100,6 +102,9 @@ impl PortalConfig {
     /// A link has to lead somewhere: an address that stands for all of them is no place.
     fn validate_public(&self) -> Result<(), String> {
         match self.public.first() {
+            None if self.outside => {
+                Err("portal.outside is for the addresses in portal.public: name one there".into())
+            }
             Some(first) if first.ip().is_unspecified() && self.name.is_none() => Err(format!(
                 "portal.public begins with {first}, which links to enrol by cannot lead to: set portal.name, or put an address that users reach first"
             )),
@@ -282,6 +287,8 @@ mod tests {
     fn links_lead_to_the_name_or_to_an_address_that_is_one() {
         let page = |text: &str| parse(text).unwrap().portal.enrolment_page();
         assert_eq!(page("[portal]"), None);
+        let error = parse("[portal]\noutside = true").unwrap_err();
+        assert!(error.to_string().contains("portal.public"), "{error}");
         assert_eq!(
             page("[portal]\npublic = ['0.0.0.0:443']\nname = 'login.example.com'").unwrap(),
             "https://login.example.com/enrol"

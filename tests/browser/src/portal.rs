@@ -65,6 +65,7 @@ impl Portal {
             client_secret_file: file,
             levels: None,
             groups_claim: None,
+            groups_lifetime: None,
             max_age: None,
         };
         let portal = Self::start_on(address, vec![sso], state).await?;
@@ -189,7 +190,11 @@ impl Portal {
     /// debugging output alone.
     pub fn paths(&self) -> BTreeSet<String> {
         let inside = portcullis_portal::app(self.control.logins(), None, None);
-        let outside = portcullis_portal::public_app(self.control.enrolments());
+        let outside = portcullis_portal::public_app(
+            self.control.enrolments(),
+            self.control.connects(),
+            Some(self.control.outside()),
+        );
         let text = format!("{inside:?}{outside:?}");
         let paths = text
             .split('"')
@@ -284,7 +289,13 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
     let name = PortalName::parse(NAME)?;
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
     control.serve_enrolments_at(format!("https://{NAME}:{}/enrol", address.port()));
-    let portal = portcullis_portal::Portal::bind_public(&[address], tls, control.enrolments())?;
+    let portal = portcullis_portal::Portal::bind_public(
+        &[address],
+        tls,
+        control.enrolments(),
+        control.connects(),
+        Some(control.outside()),
+    )?;
     Ok(portal)
 }
 

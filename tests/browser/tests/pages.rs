@@ -8,7 +8,17 @@ use browser_tests::Portal;
 
 /// What is seen at each path, after a form where it takes one: the names of the pictures.
 const PAGES: &[(&str, &[&str])] = &[
-    ("/", &["session", "session-over", "sign-in"]),
+    (
+        "/",
+        &[
+            "session",
+            "session-over",
+            "sign-in",
+            "outside-session",
+            "outside-session-over",
+            "outside-sign-in",
+        ],
+    ),
     ("/devices", &["devices", "device-made", "device-added"]),
     ("/devices/{id}/remove", &["devices-remove"]),
     ("/devices/{id}/rename", &["devices-rename"]),
@@ -33,12 +43,24 @@ const PAGES: &[(&str, &[&str])] = &[
     ("/factors/sso/{provider}/unlink", &["factors-unlink"]),
     ("/factors/totp", &["factors-authenticator"]),
     ("/factors/totp/confirm", &["factors-authenticator-refused"]),
-    ("/login", &["code", "sign-in-refused", "sign-in-delayed"]),
+    (
+        "/login",
+        &[
+            "code",
+            "sign-in-refused",
+            "sign-in-delayed",
+            "outside-code",
+            "outside-sign-in-refused",
+        ],
+    ),
+    ("/login/device", &["outside-session"]),
+    ("/login/recovery", &["outside-code-refused"]),
     ("/login/sso/{provider}", &["leaving"]),
     (
         "/login/sso/{provider}/callback",
         &["sign-in-provider-refused", "notice"],
     ),
+    ("/login/totp", &["outside-devices"]),
     ("/login/{attempt}/recovery", &["code-recovery-refused"]),
     ("/login/{attempt}/totp", &["code-refused"]),
     ("/logout", &["sign-in"]),

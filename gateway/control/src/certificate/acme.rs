@@ -16,7 +16,7 @@ use super::check::{CertificateError, Checked, check};
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::secrets::{Field, random};
-use crate::store::acme::{self, Whose};
+use crate::store::acme::{self, Times, Whose};
 use crate::store::{Entry, to_i64};
 use crate::webauthn::PortalName;
 
@@ -126,13 +126,13 @@ impl Core {
         let mut read = self.store.read().await?;
         let row = acme::find(read.sql(), whose).await?;
         read.end().await?;
-        if row.is_some_and(|row| row.next_ms > now_ms || row.lease_until_ms > now_ms) {
+        if row.is_some_and(|row| !times(now_ms).are_over(&row)) {
             return Ok(());
         }
         let holder = uuid::Uuid::new_v4().to_string();
         let mut write = self.store.record(now_ms).await?;
         let until_ms = now_ms + LEASE_MS;
-        let leased = acme::lease(write.sql(), whose, &holder, now_ms, until_ms).await?;
+        let leased = acme::lease(write.sql(), whose, &holder, times(now_ms), until_ms).await?;
         let Some(failures) = leased else {
             return Ok(()); // another process was faster; the write is rolled back
         };
@@ -159,9 +159,7 @@ impl Core {
         let mut write = self.store.record(now_ms).await?;
         let saved = (got.chain.as_str(), sealed.as_str());
         if !acme::succeed(write.sql(), whose, holder, saved, next_ms).await? {
-            return Err(OperationError::Precondition(
-                "the order took so long that another process began one".into(),
-            ));
+            return Err(lost());
         }
         let entry = Entry {
             actor: "system",
@@ -191,7 +189,9 @@ impl Core {
         crate::text::tidy(&mut problem, LONGEST_PROBLEM);
         tracing::error!(problem, failures, "no certificate for the portal");
         let mut write = self.store.record(self.now_ms()).await?;
-        acme::fail(write.sql(), whose, holder, &problem).await?;
+        if !acme::fail(write.sql(), whose, holder, &problem).await? {
+            return Err(lost());
+        }
         if is_forgotten(error) {
             acme::forget_account(write.sql(), whose.directory).await?;
         }
@@ -220,6 +220,20 @@ impl Core {
         let answer = acme::challenge(read.sql(), token, self.now_ms()).await;
         let _ = read.end().await;
         answer.ok().flatten()
+    }
+}
+
+/// What came of the order is not this process's to write down any more.
+fn lost() -> OperationError {
+    OperationError::Precondition("the order took so long that another process began one".into())
+}
+
+/// Twice what is ever noted, for the clocks of other processes.
+fn times(now_ms: i64) -> Times {
+    Times {
+        now_ms,
+        latest_lease_ms: now_ms.saturating_add(2 * LEASE_MS),
+        latest_retry_ms: now_ms.saturating_add(2 * LONGEST_PAUSE_MS),
     }
 }
 
@@ -301,6 +315,10 @@ fn is_forgotten(error: &AcmeError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod lease_tests;
 
 #[cfg(test)]
 mod tests {

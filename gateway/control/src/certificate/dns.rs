@@ -1,8 +1,10 @@
 //! The command that sets and clears the record of a dns-01 challenge.
 
-use std::process::Stdio;
+use std::io;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use super::acme::AcmeError;
@@ -24,27 +26,71 @@ pub(super) async fn run(
     let (program, first) = command
         .split_first()
         .ok_or_else(|| failed("there is none".into()))?;
-    let running = Command::new(program)
-        .args(first)
-        .args([verb, record, value])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .output();
+    let running = until_ended(program, first, [verb, record, value]);
     let within = if verb == "set" {
         SET_WITHIN
     } else {
         CLEAR_WITHIN
     };
-    let output = tokio::time::timeout(within, running)
+    let (status, said) = tokio::time::timeout(within, running)
         .await
         .map_err(|_| failed(format!("it took longer than {} s", within.as_secs())))?
         .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
+    if status.success() {
         return Ok(());
     }
-    let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let mut said = String::from_utf8_lossy(&said).trim().to_owned();
     crate::text::tidy(&mut said, LONGEST);
-    Err(failed(format!("{}: {said}", output.status)))
+    Err(failed(format!("{status}: {said}")))
+}
+
+/// How it ended, and the beginning of what it said on stderr: of the rest nothing is kept.
+async fn until_ended(
+    program: &str,
+    first: &[String],
+    last: [&str; 3],
+) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut child = Command::new(program)
+        .args(first)
+        .args(last)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = Vec::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        let most = u64::try_from(4 * LONGEST).unwrap_or(u64::MAX);
+        (&mut stderr).take(most).read_to_end(&mut said).await?;
+        tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
+    }
+    Ok((child.wait().await?, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn reason(script: &str) -> String {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let failed = run(&command, "set", "_acme-challenge.a.example", "value").await;
+        failed.unwrap_err().to_string()
+    }
+
+    /// It becomes part of an audit record, and administrators read it in a terminal.
+    #[tokio::test]
+    async fn of_what_a_failing_command_says_little_is_kept_and_nothing_hidden() {
+        let said = reason("printf 'no \\033[2Jtoken\\n\\200' >&2; exit 3").await;
+        assert!(
+            said.ends_with("exit status: 3: no [2Jtoken\u{fffd}"),
+            "{said:?}"
+        );
+        let said = reason("head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 3").await;
+        assert!(said.ends_with(&"x".repeat(LONGEST)), "{said:?}");
+        assert!(said.len() < 2 * LONGEST, "{said:?}");
+        let (_, kept) = until_ended("sh", &[], ["-c", "head -c 10000000 /dev/zero >&2", "sh"])
+            .await
+            .unwrap();
+        assert_eq!(kept.len(), 4 * LONGEST);
+    }
 }

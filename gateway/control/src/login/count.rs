@@ -32,7 +32,7 @@ impl Logins {
     }
 
     /// Without a stored hash it takes as long, and says no.
-    pub(super) async fn verify(
+    pub(crate) async fn verify(
         &self,
         password: &Secret,
         stored: Option<&str>,

@@ -13,6 +13,7 @@ use crate::domain::{Name, Role, SessionState};
 use crate::error::OperationError;
 use crate::secrets::{Field, Secret};
 use crate::store::Write;
+use crate::store::outside_limits::{self, Share};
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
 use crate::store::{
@@ -231,11 +232,15 @@ impl Core {
         .await
     }
 
-    /// Forgets the wrong attempts of the user and of the user's devices.
+    /// Forgets the wrong attempts of the user and of the user's devices. Of those from outside of the tunnel,
+    /// not what was counted by a network.
     pub(crate) async fn unlock_user(&self, name: &str) -> Result<()> {
         let mut write = self.store.record(self.now_ms()).await?;
         let user = found("user", name, users::find(write.sql(), name)).await?;
         limits::forgive(write.sql(), &user.id).await?;
+        for share in [Share::codes(&user.id), Share::name(&user.name)] {
+            outside_limits::forgive(write.sql(), &share).await?;
+        }
         write
             .audit(by_admin("user.unlock", &user.name, json!({})))
             .await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::secrets::Secret;
 use rules::{MAX_BYTES, MAX_CHARACTERS, MIN_CHARACTERS};
@@ -18,6 +18,8 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// Hashes at a time: bounds memory, and the share of the machine that guessing can take.
 const CONCURRENT: usize = 2;
+/// Strangers who wait for a turn, of however many networks.
+const STRANGERS_WAITING: usize = 16;
 
 /// Why a password could not be hashed or compared.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum PasswordError {
 #[derive(Clone, Debug)]
 pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
+    /// Strangers take turns, so that they never hold all of the slots; more may not even wait.
+    strangers: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// What an unknown user's password is compared with, so that both take the same time.
     dummy: Arc<str>,
 }
@@ -47,8 +52,17 @@ impl Passwords {
         let dummy = hash("portcullis: nobody's password")?.into();
         Ok(Self {
             slots: Arc::new(Semaphore::new(CONCURRENT)),
+            strangers: Arc::new(Semaphore::new(CONCURRENT - 1)),
+            waiting: Arc::new(Semaphore::new(STRANGERS_WAITING)),
             dummy,
         })
+    }
+
+    /// Waits for a stranger's turn, to be held while a password of theirs is compared. `None` where too
+    /// many are waiting for one.
+    pub(crate) async fn strangers_turn(&self) -> Option<OwnedSemaphorePermit> {
+        let _waiting = self.waiting.try_acquire().ok()?;
+        self.strangers.clone().acquire_owned().await.ok()
     }
 
     /// The PHC string of a new password of this user, if it may be one.

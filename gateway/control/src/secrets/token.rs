@@ -26,6 +26,14 @@ impl Token {
         Ok(Self(token))
     }
 
+    /// Whether a text could be a token of ours, which says nothing about whether it is.
+    pub(crate) fn looks_like_one(text: &str) -> bool {
+        text.strip_prefix(PREFIX).is_some_and(|rest| {
+            let bytes = URL_SAFE_NO_PAD.decode(rest);
+            bytes.is_ok_and(|bytes| bytes.len() == 32)
+        })
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

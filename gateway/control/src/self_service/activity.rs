@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{SelfService, SelfServiceError};
-use crate::fresh;
 use crate::store::audit::{self, AuditRow};
 use crate::store::devices;
 
@@ -28,7 +27,7 @@ impl SelfService {
     pub async fn activity(&self, from: IpAddr) -> Result<Vec<Activity>, SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let mine = &signed_in.device;
         let rows = audit::newest_about(read.sql(), &mine.user_id, SHOWN).await?;
         let owned = devices::list(read.sql(), &mine.user_id, "").await?;
@@ -73,6 +72,11 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         "login.refuse" => format!("A sign-in was refused on{on}"),
         "session.grant" if by == "you" => format!("Signed in on{on}"),
         "session.grant" => format!("A session was opened on{on}"),
+        "outside.begin" => "A sign-in from outside of the tunnel was begun".to_owned(),
+        "outside.refuse" => {
+            "A sign-in from outside of the tunnel was refused, with the right password".to_owned()
+        }
+        "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
         "session.extend" => "A session was made longer".to_owned(),
         "session.logout" | "session.revoke" => "A session was ended".to_owned(),
         "session.expire" => "A session ended: its time was over".to_owned(),

@@ -14,7 +14,7 @@ use super::{SelfService, SelfServiceError, note};
 use crate::core::Core;
 use crate::domain::{DeviceKey, Invalid, Label};
 use crate::error::OperationError;
-use crate::fresh::{self, SignedIn};
+use crate::fresh::SignedIn;
 use crate::login::{self, LoginError};
 use crate::ops::devices::{Making, gateway_key, make, unmake};
 use crate::ops::{ended_with, new_id};
@@ -91,7 +91,7 @@ impl SelfService {
     pub async fn devices(&self, from: IpAddr) -> Result<DeviceList, SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let rows = devices::list(read.sql(), &signed_in.device.user_id, "").await?;
         let live = sessions::list(read.sql(), &signed_in.device.user_id, "", false).await?;
         let mut devices = Vec::with_capacity(rows.len());
@@ -136,7 +136,7 @@ impl SelfService {
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let mine = &signed_in.device;
         self.room(&mut write, &signed_in).await?;
@@ -189,7 +189,7 @@ impl SelfService {
         let label = Label::parse("a device", name)?;
         let mut write = self.0.store.record(self.0.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let row = own(&mut write, &signed_in, id).await?;
         if row.called() == label.as_str() {
             return Ok(());
@@ -210,7 +210,7 @@ impl SelfService {
         let core: &Core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let row = own(&mut write, &signed_in, id).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let ended = unmake(&mut write, &row).await?;

@@ -83,10 +83,10 @@ fn holds(signed_in: &SignedIn, known: FactorSet, without: Option<Without<'_>>) -
     {
         factors = factors.with(Factor::Passkey);
     }
-    let links = signed_in
-        .links
-        .iter()
-        .filter(|link| !matches!(without, Some(Without::Provider(name)) if name == link.provider));
+    let links =
+        signed_in.links.iter().filter(|link| link.works).filter(
+            |link| !matches!(without, Some(Without::Provider(name)) if name == link.provider),
+        );
     let vouched = links.map(|link| link.level).max();
     if vouched.is_some() {
         factors = factors.with(Factor::Sso);

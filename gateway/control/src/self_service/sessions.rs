@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{SelfService, SelfServiceError, note};
 use crate::domain::SessionState;
-use crate::fresh::{self, SignedIn};
+use crate::fresh::SignedIn;
 use crate::login::{self, SessionView};
 use crate::ops::ended;
 use crate::store::sessions::{self, Ending, Selection};
@@ -35,7 +35,7 @@ impl SelfService {
     pub async fn sessions(&self, from: IpAddr) -> Result<Vec<OwnSession>, SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let rows = sessions::list(read.sql(), &signed_in.device.user_id, "", false).await?;
         read.end().await?;
         let live = rows.into_iter().filter(|row| row.deadline_ms > now_ms);
@@ -55,7 +55,7 @@ impl SelfService {
     ) -> Result<EndedSessions, SelfServiceError> {
         let mut write = self.0.store.change(self.0.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let live = sessions::list(write.sql(), &signed_in.device.user_id, "", false).await?;
         let row = live.into_iter().find(|row| row.id == id);
         let row = row.ok_or(SelfServiceError::UnknownSession)?;
@@ -73,7 +73,7 @@ impl SelfService {
     ) -> Result<EndedSessions, SelfServiceError> {
         let mut write = self.0.store.change(self.0.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let (ended, locations) = end_others(&mut write, &signed_in, None).await?;
         self.settle(write, ended, &locations).await
     }

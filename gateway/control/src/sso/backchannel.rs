@@ -115,13 +115,27 @@ impl Sso {
         let jti = TokenHash::of(&token.jti);
         let issuer = provider.issuer.as_str();
 
-        let mut write = core.store.change(now_ms).await?;
         let until_ms = now_ms + REMEMBERED_MS;
         let whose = Whose {
             issuer,
             subject: token.sub.as_deref().unwrap_or_default(),
             sid: token.sid.as_deref().unwrap_or_default(),
         };
+        // Most logouts are of logins elsewhere: those change nothing that a gateway or an auditor has to
+        // hear of, however many the provider tells of.
+        let mut write = core.store.record(now_ms).await?;
+        if !sso::spend_logout(write.sql(), whose, &jti, now_ms, until_ms).await? {
+            return Err(refuse("it was used before"));
+        }
+        if !sso::is_about_any(write.sql(), whose).await? {
+            write.commit().await?;
+            return Ok(LoggedOutThere {
+                sessions: 0,
+                pending: false,
+            });
+        }
+        drop(write);
+        let mut write = core.store.change(now_ms).await?;
         if !sso::spend_logout(write.sql(), whose, &jti, now_ms, until_ms).await? {
             return Err(refuse("it was used before"));
         }

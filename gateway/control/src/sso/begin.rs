@@ -12,7 +12,7 @@ use openidconnect::{
 use super::{MOST_WAITING, Sso, SsoError, VISIT_MS, VisitSecrets, field, place};
 use crate::domain::Factor;
 use crate::error::OperationError;
-use crate::login::{LoginError, LoginId, at_a_gate, canonical};
+use crate::login::{Browser, LoginError, LoginId, at_a_gate, canonical};
 use crate::secrets::Token;
 use crate::store::sso::{self, NewVisit};
 use crate::store::{StoreError, devices, locations, to_u64};
@@ -45,13 +45,19 @@ impl Sso {
         Ok(names.filter(|_| allowed).collect())
     }
 
-    /// Sends the user of the device with this address to a provider. `port` is the one that the portal
+    /// Where the pages are on which a browser begins a login, at the portal's name.
+    pub fn sign_in_page(&self, provider: &str, port: Option<u16>) -> String {
+        format!("{}/login/sso/{provider}", self.origin(port))
+    }
+
+    /// Sends the user of the device with this address to a provider, in this browser. `port` is the one that the portal
     /// was reached by. That the user is disabled, or not linked, is not told here.
     pub async fn begin(
         &self,
         from: IpAddr,
         provider: &str,
         port: Option<u16>,
+        browser: &Browser,
     ) -> Result<Visit, SsoError> {
         let core = self.core();
         let provider = self.provider(provider).ok_or(SsoError::UnknownProvider)?;
@@ -136,6 +142,7 @@ impl Sso {
             id: &id,
             provider: &provider.name,
             device_id: &device.id,
+            browser: &browser.hash(),
             secrets: &sealed,
             begun_ms: now_ms,
             expires_ms: now_ms + VISIT_MS,

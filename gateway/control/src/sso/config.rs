@@ -27,6 +27,10 @@ pub struct SsoConfig {
     pub levels: Option<BTreeMap<String, String>>,
     /// The claim that names the user's groups. Left out, the provider says nothing about groups.
     pub groups_claim: Option<String>,
+    /// How long the groups that it tells of count after a login. Left out: as long as a session of the
+    /// location where that login was.
+    #[serde(default, with = "humantime_serde")]
+    pub groups_lifetime: Option<Duration>,
     /// How old the login at the provider may be. 0: it has to be made anew each time.
     #[serde(default, with = "humantime_serde")]
     pub max_age: Option<Duration>,

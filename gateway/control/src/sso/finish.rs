@@ -9,22 +9,22 @@ use openidconnect::{
 };
 use serde_json::json;
 
+use super::groups::told;
 use super::provider::{Provider, causes};
 use super::token::{self, TokenError, Vouch};
 use super::{Sso, SsoError, VisitSecrets, field, place};
 use crate::error::OperationError;
 use crate::login::{
-    LoginError, LoginId, LoginStep, Next, WITHIN_MS, after_sso, canonical, proven_by_sso, view,
+    Browser, LoginError, LoginId, LoginStep, Next, WITHIN_MS, after_sso, canonical, proven_by_sso,
+    view,
 };
 use crate::ops::sessions::{Grant, grant};
 use crate::secrets::{Secret, TokenHash};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
-use crate::store::sso::{self, Vouched, Whose};
-use crate::store::{
-    Entry, StoreError, Write, devices, factors, locations, sessions, to_u64, users,
-};
+use crate::store::sso::{self, VisitOf, Vouched, Whose};
+use crate::store::{Entry, StoreError, devices, factors, locations, sessions, to_u64, users};
 
 /// The parameters that a provider sends a user back with. None is trusted.
 #[derive(Clone, Debug, Default)]
@@ -47,21 +47,28 @@ enum Refusal {
 
 impl Sso {
     /// Takes a user back, and grants what the provider's word is good for at the device's location: a
-    /// session, or a login that wants one more factor.
+    /// session, or a login that wants one more factor. The browser has to be the one that was sent there.
     pub async fn finish(
         &self,
         from: IpAddr,
         provider: &str,
         callback: &Callback,
+        browser: Option<&Browser>,
     ) -> Result<LoginStep, SsoError> {
         let core = self.core();
         let provider = self.provider(provider).ok_or(SsoError::UnknownProvider)?;
+        let browser = browser.ok_or(SsoError::UnknownVisit)?.hash();
         // Spent before anything else about it is looked at: no state, and so no code, counts twice.
         let id = TokenHash::of(&callback.state);
         let address = canonical(from);
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let visit = sso::take_visit(write.sql(), &id, &provider.name, &address, now_ms).await?;
+        let of = VisitOf {
+            provider: &provider.name,
+            address: &address,
+            browser: &browser,
+        };
+        let visit = sso::take_visit(write.sql(), &id, of, now_ms).await?;
         let visit = visit.ok_or(SsoError::UnknownVisit)?;
         let device = devices::find_by_address(write.sql(), &address).await?;
         let device = device.filter(|device| device.id == visit.device_id);
@@ -204,8 +211,8 @@ impl Sso {
         };
         factors::vouched(write.sql(), issuer, subject, vouch.level).await?;
         if let Some(groups) = &vouch.groups {
-            self.set_groups(&mut write, provider, &device, groups)
-                .await?;
+            let lifetime_ms = location.mfa.session_lifetime_ms;
+            told(core, &mut write, provider, &device, groups, lifetime_ms).await?;
         }
         let actor = format!("user:{}", device.user);
         let entry = Entry {
@@ -281,34 +288,6 @@ impl Sso {
                 }))
             }
         }
-    }
-
-    /// The groups that the provider tells of take the place of those it told of before.
-    async fn set_groups(
-        &self,
-        write: &mut Write<'_>,
-        provider: &Provider,
-        device: &DeviceRow,
-        groups: &[String],
-    ) -> Result<(), SsoError> {
-        let (user_id, name) = (&device.user_id, &provider.name);
-        let before = sso::groups(write.sql(), user_id, name).await?;
-        if before == groups {
-            return Ok(());
-        }
-        sso::set_groups(write.sql(), user_id, name, groups).await?;
-        let revision = write.revision();
-        devices::touch_of_user(write.sql(), user_id, revision).await?;
-        write
-            .audit(Entry {
-                actor: &format!("provider:{name}"),
-                action: "user.groups",
-                subject: &device.user,
-                detail: json!({ "provider": name, "before": before, "groups": groups }),
-            })
-            .await?;
-        self.core().reclassify(write).await?;
-        Ok(())
     }
 }
 

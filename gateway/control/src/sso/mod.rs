@@ -5,13 +5,14 @@
 //! and has been linked to the user by an administrator: no e-mail address and no name ever is.
 //!
 //! The login stays one of a device. Who is sent to a provider is the device's user, and the visit is good
-//! once, for five minutes, for that device.
+//! once, for five minutes, for that device and the browser that it was begun in.
 
 mod backchannel;
 mod begin;
 mod config;
 mod error;
 mod finish;
+mod groups;
 mod http;
 mod jws;
 mod preset;
@@ -37,6 +38,7 @@ pub use finish::Callback;
 pub use preset::SsoPreset;
 
 pub(crate) use backchannel::end;
+pub(crate) use groups::lapse;
 pub(crate) use provider::{Provider, causes};
 pub(crate) use token::LONGEST_SUBJECT;
 
@@ -109,8 +111,13 @@ impl Sso {
         self.provider(provider).is_some()
     }
 
-    /// Where a provider sends users back to: a host name of ours, whatever the request said.
+    /// Where a provider sends users back to.
     fn redirect_uri(&self, provider: &str, port: Option<u16>) -> String {
+        format!("{}/login/sso/{provider}/callback", self.origin(port))
+    }
+
+    /// The portal by its name and a port of ours, whatever the request said.
+    fn origin(&self, port: Option<u16>) -> String {
         let first = self.ports.first().copied().unwrap_or(443);
         let port = port
             .filter(|port| self.ports.contains(port))
@@ -121,7 +128,7 @@ impl Sso {
         } else {
             format!(":{port}")
         };
-        format!("https://{name}{port}/login/sso/{provider}/callback")
+        format!("https://{name}{port}")
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openidconnect::core::CoreProviderMetadata;
 use openidconnect::{ClientId, ClientSecret, IssuerUrl};
 use portcullis_proto::v1::Level;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -25,6 +24,8 @@ const FRESH: Duration = Duration::from_secs(60 * 60);
 const REFETCH: Duration = Duration::from_secs(60);
 /// How long a provider that could not be reached is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Groups that count for less are gone before anybody has used them.
+const SHORTEST_GROUPS: Duration = Duration::from_secs(60);
 
 /// One configured provider.
 #[derive(Debug)]
@@ -37,10 +38,14 @@ pub(crate) struct Provider {
     pub(super) client_secret: ClientSecret,
     pub(super) levels: Vec<Mapping>,
     pub(super) groups_claim: Option<String>,
+    /// `None`: a session's.
+    pub(super) groups_lifetime_ms: Option<i64>,
     /// Milliseconds.
     pub(super) max_age_ms: i64,
     pub(super) http: Client,
     known: Mutex<Known>,
+    /// Held while fetching: however many need it, one fetches. Who needs nothing new never waits for it.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +54,15 @@ struct Known {
     failed: Option<Instant>,
     /// When it was last fetched because of a key that was not known.
     renewed: Option<Instant>,
+}
+
+impl Known {
+    /// What is held, where it will do.
+    fn current(&self, newer: bool) -> Option<Arc<CoreProviderMetadata>> {
+        let (metadata, at) = self.metadata.as_ref()?;
+        let renew = newer && self.renewed.is_none_or(|at| at.elapsed() >= REFETCH);
+        (at.elapsed() < FRESH && !renew).then(|| metadata.clone())
+    }
 }
 
 /// The provider's metadata cannot be had.
@@ -100,6 +114,12 @@ impl Provider {
         let max_age = config
             .max_age
             .unwrap_or(Duration::from_secs(preset.max_age_s()));
+        if config
+            .groups_lifetime
+            .is_some_and(|lifetime| lifetime < SHORTEST_GROUPS)
+        {
+            return Err(refuse("groups_lifetime is less than a minute".into()));
+        }
         Ok(Self {
             name: config.name.clone(),
             preset,
@@ -108,12 +128,14 @@ impl Provider {
             client_secret: read_secret(config)?,
             levels: levels.map_err(refuse)?,
             groups_claim: config.groups_claim.clone(),
-            max_age_ms: i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX),
+            groups_lifetime_ms: config.groups_lifetime.map(millis),
+            max_age_ms: millis(max_age),
             http: Client::new(loopback).map_err(|source| SsoConfigError::Http {
                 provider: config.name.clone(),
                 source,
             })?,
             known: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
         })
     }
 
@@ -123,21 +145,26 @@ impl Provider {
         &self,
         newer: bool,
     ) -> Result<Arc<CoreProviderMetadata>, Unreachable> {
-        // Held while fetching: however many ask, one fetches.
-        let mut known = self.known.lock().await;
-        if let Some((metadata, at)) = &known.metadata {
-            let renew = newer && known.renewed.is_none_or(|at| at.elapsed() >= REFETCH);
-            if at.elapsed() < FRESH && !renew {
-                return Ok(metadata.clone());
+        if let Some(metadata) = self.known().current(newer) {
+            return Ok(metadata);
+        }
+        let _fetching = self.fetching.lock().await;
+        {
+            let mut known = self.known();
+            // Somebody else may have been faster.
+            if let Some(metadata) = known.current(newer) {
+                return Ok(metadata);
+            }
+            if newer {
+                known.renewed = Some(Instant::now());
+            }
+            if known.failed.is_some_and(|at| at.elapsed() < PAUSE) {
+                return Err(self.unreachable("it could not a moment ago".into()));
             }
         }
-        if newer {
-            known.renewed = Some(Instant::now());
-        }
-        if known.failed.is_some_and(|at| at.elapsed() < PAUSE) {
-            return Err(self.unreachable("it could not a moment ago".into()));
-        }
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        let mut known = self.known();
+        match fetched {
             Ok(metadata) => {
                 let metadata = Arc::new(metadata);
                 known.metadata = Some((metadata.clone(), Instant::now()));
@@ -149,6 +176,10 @@ impl Provider {
                 Err(error)
             }
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<CoreProviderMetadata, Unreachable> {
@@ -178,6 +209,10 @@ impl Provider {
         let enough = self.levels.iter().filter(move |map| map.level >= level);
         enough.filter_map(Mapping::acr)
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// An error with what it comes from.

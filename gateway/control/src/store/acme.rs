@@ -22,6 +22,26 @@ pub(crate) struct Whose<'a> {
     pub(crate) directory: &'a str,
 }
 
+/// When what a row says is over. What lies beyond the latest was noted by a clock that was set years ahead,
+/// and must not keep a certificate from being renewed until then.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) now_ms: i64,
+    pub(crate) latest_lease_ms: i64,
+    /// After a failure. Without one, what is next is by the certificate, and ends with it.
+    pub(crate) latest_retry_ms: i64,
+}
+
+impl Times {
+    /// Whether an order is due, and nobody is at it. The same as the condition in [`lease`].
+    pub(crate) fn are_over(self, row: &Row) -> bool {
+        let is_due =
+            row.next_ms <= self.now_ms || (row.failures > 0 && row.next_ms > self.latest_retry_ms);
+        let until_ms = row.lease_until_ms;
+        is_due && (until_ms <= self.now_ms || until_ms > self.latest_lease_ms)
+    }
+}
+
 pub(crate) async fn find(
     sql: &mut AnyConnection,
     whose: Whose<'_>,
@@ -42,7 +62,7 @@ pub(crate) async fn lease(
     sql: &mut AnyConnection,
     whose: Whose<'_>,
     holder: &str,
-    now_ms: i64,
+    times: Times,
     until_ms: i64,
 ) -> Result<Option<i64>, StoreError> {
     sqlx::query(
@@ -54,14 +74,18 @@ pub(crate) async fn lease(
     .await?;
     let query = "UPDATE acme_certificates SET holder = $3, lease_until_ms = $5,
         failures = failures + 1, problem = 'the last attempt was broken off'
-        WHERE name = $1 AND directory = $2 AND next_ms <= $4 AND lease_until_ms <= $4
+        WHERE name = $1 AND directory = $2
+            AND (next_ms <= $4 OR (failures > 0 AND next_ms > $7))
+            AND (lease_until_ms <= $4 OR lease_until_ms > $6)
         RETURNING failures";
     Ok(sqlx::query_scalar(query)
         .bind(whose.name)
         .bind(whose.directory)
         .bind(holder)
-        .bind(now_ms)
+        .bind(times.now_ms)
         .bind(until_ms)
+        .bind(times.latest_lease_ms)
+        .bind(times.latest_retry_ms)
         .fetch_optional(sql)
         .await?)
 }

@@ -19,6 +19,9 @@ pub(crate) struct LinkRow {
     pub(crate) created_ms: i64,
     /// The highest one that the provider has vouched for.
     pub(crate) level: Level,
+    pub(crate) issuer: String,
+    /// Whether a provider of this issuer is configured. The store does not know.
+    pub(crate) works: bool,
 }
 
 /// When password and authenticator were set; 0 where that is not known.
@@ -35,21 +38,25 @@ pub(crate) async fn links(
     sql: &mut AnyConnection,
     user_id: &str,
 ) -> Result<Vec<LinkRow>, StoreError> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT provider, created_ms, level FROM sso_identities WHERE user_id = $1
+    let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
+        "SELECT provider, created_ms, level, issuer FROM sso_identities WHERE user_id = $1
          ORDER BY provider",
     )
     .bind(user_id)
     .fetch_all(sql)
     .await?;
-    let rows = rows.into_iter().map(|(provider, created_ms, level)| {
-        let level = i32::try_from(level).ok().and_then(|l| l.try_into().ok());
-        Ok(LinkRow {
-            provider,
-            created_ms,
-            level: level.ok_or(StoreError::Value("level"))?,
-        })
-    });
+    let rows = rows
+        .into_iter()
+        .map(|(provider, created_ms, level, issuer)| {
+            let level = i32::try_from(level).ok().and_then(|l| l.try_into().ok());
+            Ok(LinkRow {
+                provider,
+                created_ms,
+                level: level.ok_or(StoreError::Value("level"))?,
+                issuer,
+                works: false,
+            })
+        });
     rows.collect()
 }
 

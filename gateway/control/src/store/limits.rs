@@ -44,11 +44,16 @@ pub(crate) enum Reservation {
 
 /// The delay after so many wrong attempts in a row.
 fn delay_ms(failures: i64) -> i64 {
-    if failures < FREE {
+    delay_after(failures, FREE, LONGEST_DELAY_MS)
+}
+
+/// The same where so many cost nothing, and no delay is longer than this.
+pub(super) fn delay_after(failures: i64, free: i64, longest_ms: i64) -> i64 {
+    if failures < free {
         return 0;
     }
-    let doublings = (failures - FREE).min(10);
-    (FIRST_DELAY_MS << doublings).min(LONGEST_DELAY_MS)
+    let doublings = (failures - free).min(10);
+    (FIRST_DELAY_MS << doublings).min(longest_ms)
 }
 
 /// Counts an attempt before it is evaluated: guesses made in parallel are counted one by one, and

@@ -17,10 +17,20 @@ pub(crate) struct NewVisit<'a> {
     pub(crate) id: &'a TokenHash,
     pub(crate) provider: &'a str,
     pub(crate) device_id: &'a str,
+    pub(crate) browser: &'a TokenHash,
     /// Sealed.
     pub(crate) secrets: &'a str,
     pub(crate) begun_ms: i64,
     pub(crate) expires_ms: i64,
+}
+
+/// Whose visit it has to be.
+#[derive(Clone, Copy)]
+pub(crate) struct VisitOf<'a> {
+    pub(crate) provider: &'a str,
+    /// Of the device.
+    pub(crate) address: &'a str,
+    pub(crate) browser: &'a TokenHash,
 }
 
 /// A user who is back from a provider.
@@ -160,43 +170,6 @@ pub(crate) async fn user_of(
         .await?)
 }
 
-/// The groups that the provider told of last.
-pub(crate) async fn groups(
-    sql: &mut AnyConnection,
-    user_id: &str,
-    provider: &str,
-) -> Result<Vec<String>, StoreError> {
-    let query = "SELECT name FROM sso_groups WHERE user_id = $1 AND provider = $2 ORDER BY name";
-    Ok(sqlx::query_scalar(query)
-        .bind(user_id)
-        .bind(provider)
-        .fetch_all(sql)
-        .await?)
-}
-
-/// These are the groups by the provider from now on.
-pub(crate) async fn set_groups(
-    sql: &mut AnyConnection,
-    user_id: &str,
-    provider: &str,
-    groups: &[String],
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM sso_groups WHERE user_id = $1 AND provider = $2")
-        .bind(user_id)
-        .bind(provider)
-        .execute(&mut *sql)
-        .await?;
-    for group in groups {
-        sqlx::query("INSERT INTO sso_groups (user_id, provider, name) VALUES ($1, $2, $3)")
-            .bind(user_id)
-            .bind(provider)
-            .bind(group)
-            .execute(&mut *sql)
-            .await?;
-    }
-    Ok(())
-}
-
 /// Visits of the device that are not over, and when the first one will be.
 pub(crate) async fn waiting(
     sql: &mut AnyConnection,
@@ -217,8 +190,8 @@ pub(crate) async fn insert_visit(
     visit: &NewVisit<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO sso_visits (id, provider, device_id, secrets, begun_ms, expires_ms)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO sso_visits (id, provider, device_id, secrets, begun_ms, expires_ms, browser)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(visit.id.as_str())
     .bind(visit.provider)
@@ -226,30 +199,31 @@ pub(crate) async fn insert_visit(
     .bind(visit.secrets)
     .bind(visit.begun_ms)
     .bind(visit.expires_ms)
+    .bind(visit.browser.as_str())
     .execute(sql)
     .await?;
     Ok(())
 }
 
-/// Spends a visit to this provider by the device with this address. `None`, and nothing is spent, where
-/// there is none: another device cannot spend it either.
+/// Spends a visit to this provider by this browser on the device with this address. `None`, and nothing is
+/// spent, where there is none: another device or browser cannot spend it either.
 pub(crate) async fn take_visit(
     sql: &mut AnyConnection,
     id: &TokenHash,
-    provider: &str,
-    address: &str,
+    of: VisitOf<'_>,
     now_ms: i64,
 ) -> Result<Option<VisitRow>, StoreError> {
     let taken: Option<(String, String, i64)> = sqlx::query_as(
         "DELETE FROM sso_visits
-         WHERE id = $1 AND provider = $2 AND expires_ms > $4
+         WHERE id = $1 AND provider = $2 AND expires_ms > $4 AND browser = $5
             AND device_id IN (SELECT device_id FROM device_addresses WHERE address = $3)
          RETURNING device_id, secrets, begun_ms",
     )
     .bind(id.as_str())
-    .bind(provider)
-    .bind(address)
+    .bind(of.provider)
+    .bind(of.address)
     .bind(now_ms)
+    .bind(of.browser.as_str())
     .fetch_optional(sql)
     .await?;
     Ok(taken.map(|(device_id, secrets, begun_ms)| VisitRow {
@@ -306,6 +280,26 @@ fn about(logout: [&str; 2], login: [&str; 2]) -> String {
 /// The logins in the table that the given logout is about.
 fn theirs() -> String {
     about(["$2", "$3"], ["subject", "sid"])
+}
+
+/// Whether any of these logins has a live session, or is half-way.
+pub(crate) async fn is_about_any(
+    sql: &mut AnyConnection,
+    whose: Whose<'_>,
+) -> Result<bool, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!(
+        "SELECT COUNT(*) FROM sso_logins WHERE {}
+            AND (session_id IN (SELECT id FROM sessions WHERE state = 'live')
+                OR attempt_id IN (SELECT id FROM login_attempts))",
+        theirs()
+    ));
+    let found: i64 = sqlx::query_scalar(query)
+        .bind(whose.issuer)
+        .bind(whose.subject)
+        .bind(whose.sid)
+        .fetch_one(sql)
+        .await?;
+    Ok(found > 0)
 }
 
 /// Live sessions of these logins, with the location of each.

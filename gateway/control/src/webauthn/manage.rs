@@ -7,7 +7,7 @@ use portcullis_proto::v1::Level;
 
 use super::{PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
-use crate::fresh::{self, SignedIn};
+use crate::fresh::SignedIn;
 use crate::login;
 use crate::self_service::{self, Without, last};
 use crate::store::Write;
@@ -51,7 +51,7 @@ impl Passkeys {
         let core = self.core();
         let now_ms = core.now_ms();
         let mut read = core.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.core().signed_in(read.sql(), from, now_ms).await?;
         read.end().await?;
         Ok(PasskeyList {
             change_needs: signed_in.needs(now_ms),
@@ -70,7 +70,7 @@ impl Passkeys {
         let core = self.core();
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.core().signed_in(write.sql(), from, now_ms).await?;
         let row = find(&mut write, &signed_in, id).await?;
         webauthn::rename(write.sql(), &row.id, name.as_str()).await?;
         let mut detail = named(&row.id, name.as_str());
@@ -92,7 +92,7 @@ impl Passkeys {
     ) -> Result<PasskeyChange, PasskeyError> {
         let mut write = self.write(end_others).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.core().signed_in(write.sql(), from, now_ms).await?;
         let row = find(&mut write, &signed_in, id).await?;
         signed_in.fresh(now_ms)?;
         last::keeps_a_way(&mut write, &signed_in, Without::Passkey(&row.id)).await?;

@@ -13,7 +13,6 @@ use super::ceremony::{CeremonyId, Challenge, Kind};
 use super::manage::{PasskeyChange, view};
 use super::{MOST, PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
-use crate::fresh;
 use crate::store::webauthn::{self, NewCredential};
 use crate::store::{StoreError, to_i64};
 
@@ -27,7 +26,7 @@ impl Passkeys {
         let core = self.core();
         let now_ms = core.now_ms();
         let mut read = core.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.core().signed_in(read.sql(), from, now_ms).await?;
         read.end().await?;
         signed_in.fresh(now_ms)?;
         if signed_in.passkeys.len() >= MOST {
@@ -78,7 +77,7 @@ impl Passkeys {
         let sealed = self.seal(&taken.user_id, &id, &passkey)?;
         let mut write = self.write(end_others).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.core().signed_in(write.sql(), from, now_ms).await?;
         if signed_in.device.user_id != taken.user_id {
             return Err(PasskeyError::UnknownCeremony);
         }

@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 use tonic::Request;
 
 use crate::fixture::{Account, Engine, PASSWORD, World, key};
+use crate::rogue;
 
 crate::on_both!(
     a_password_is_changed_by_its_rules_and_the_old_one_is_over,
@@ -18,6 +19,8 @@ crate::on_both!(
     every_change_needs_a_fresh_login_at_the_highest_level,
     changes_end_other_sessions_where_wished,
     the_last_way_to_sign_in_stays,
+    a_link_to_a_provider_that_is_gone_is_no_way_in_and_no_level,
+    a_seed_is_shown_again_to_a_fresh_login_only,
     changes_have_a_rate_that_a_restart_does_not_forget,
 );
 
@@ -32,7 +35,9 @@ struct Scene {
 
 impl Scene {
     async fn new(engine: Engine) -> Self {
-        let (world, alice, from) = World::with_alice(engine).await;
+        let (mut world, alice, from) = World::with_alice(engine).await;
+        world.config.sso = vec![rogue::config(&world, "acme", "https://acme.example")];
+        world.reopen().await;
         world.log_in(from, &alice).await.unwrap();
         world.advance_s(30);
         Self { world, alice, from }
@@ -370,6 +375,69 @@ async fn the_last_way_to_sign_in_stays(engine: Engine) {
     own.unlink_provider(from, "acme", false).await.unwrap();
     assert!(own.factors(from).await.unwrap().providers.is_empty());
     assert_eq!(scene.audited("user.sso").await[0].actor, "user:alice");
+}
+
+/// A provider that was taken out of the configuration signs nobody in. Its links stay, to be taken back.
+async fn a_link_to_a_provider_that_is_gone_is_no_way_in_and_no_level(engine: Engine) {
+    let mut scene = Scene::new(engine).await;
+    scene.link(Level::PhishingResistant).await;
+    scene
+        .sql(
+            "INSERT INTO sso_identities (user_id, provider, issuer, subject, created_ms, level)
+             SELECT id, 'other', 'https://other.example', 'alice-2', 7, 1 FROM users WHERE name = 'alice'",
+        )
+        .await;
+    let factors = Some(v1::FactorNames {
+        names: vec!["sso".into()],
+    });
+    let request = v1::SetLocationRequest {
+        name: "office".into(),
+        factors,
+        ..Default::default()
+    };
+    let admin = scene.world.control.admin();
+    admin.set_location(Request::new(request)).await.unwrap();
+    scene.sql("UPDATE sessions SET level = 2").await;
+    // The other link, whose provider nobody has configured, does not take its place.
+    let kept = scene.own().unlink_provider(scene.from, "acme", false).await;
+    assert!(
+        matches!(kept, Err(SelfServiceError::LastWay { .. })),
+        "{kept:?}"
+    );
+    let other = scene
+        .own()
+        .unlink_provider(scene.from, "other", false)
+        .await;
+    other.unwrap();
+
+    // Nobody could ever have such a login again.
+    scene.sql("UPDATE sessions SET level = 1").await;
+    let factors = scene.own().factors(scene.from).await.unwrap();
+    assert_eq!(factors.change_needs, Some(Level::PhishingResistant));
+    scene.world.config.sso.clear();
+    scene.world.reopen().await;
+    let factors = scene.own().factors(scene.from).await.unwrap();
+    assert_eq!(factors.change_needs, None);
+    assert_eq!(factors.providers.len(), 1, "it is there to be taken back");
+    let unlinked = scene.own().unlink_provider(scene.from, "acme", false).await;
+    unlinked.unwrap();
+}
+
+async fn a_seed_is_shown_again_to_a_fresh_login_only(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let (own, from) = (scene.own(), scene.from);
+    scene.world.advance_s(9 * 60);
+    let new = scene.begin_totp().await;
+    scene.world.advance_s(30);
+    let shown = own.totp_setup(from).await.unwrap();
+    assert_eq!(shown.authenticator.secret.expose(), new.totp);
+    // More than ten minutes after the login, while the setup is still good.
+    scene.world.advance_s(60);
+    is_stale(own.totp_setup(from).await, Level::Mfa);
+    scene
+        .confirm(&new.code(scene.world.now_ms()))
+        .await
+        .unwrap();
 }
 
 async fn changes_have_a_rate_that_a_restart_does_not_forget(engine: Engine) {

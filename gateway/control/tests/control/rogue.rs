@@ -38,6 +38,8 @@ struct Inner {
     /// Bodies that the token endpoint was sent.
     asked: Mutex<Vec<String>>,
     key_fetches: AtomicUsize,
+    /// Held, its keys are not answered.
+    silence: tokio::sync::Mutex<()>,
 }
 
 /// A key of a provider.
@@ -120,26 +122,37 @@ impl Rogue {
         self.inner.asked.lock().unwrap().clone()
     }
 
+    /// Its keys are not answered as long as this is held.
+    pub(crate) async fn silence(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.silence.lock().await
+    }
+
     pub(crate) fn key_fetches(&self) -> usize {
         self.inner.key_fetches.load(Ordering::SeqCst)
     }
 
     /// As it is configured.
     pub(crate) fn config(&self, world: &World, name: &str) -> SsoConfig {
-        use std::os::unix::fs::PermissionsExt as _;
-        let file = world.dir.path().join(format!("{name}.secret"));
-        std::fs::write(&file, SECRET).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        SsoConfig {
-            name: name.into(),
-            preset: Default::default(),
-            issuer: Some(self.issuer.clone()),
-            client_id: CLIENT.into(),
-            client_secret_file: file,
-            levels: None,
-            groups_claim: Some("groups".into()),
-            max_age: None,
-        }
+        config(world, name, &self.issuer)
+    }
+}
+
+/// A provider of this name, whether there is one or not.
+pub(crate) fn config(world: &World, name: &str, issuer: &str) -> SsoConfig {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = world.dir.path().join(format!("{name}.secret"));
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    SsoConfig {
+        name: name.into(),
+        preset: Default::default(),
+        issuer: Some(issuer.into()),
+        client_id: CLIENT.into(),
+        client_secret_file: file,
+        levels: None,
+        groups_claim: Some("groups".into()),
+        groups_lifetime: None,
+        max_age: None,
     }
 }
 
@@ -166,6 +179,7 @@ async fn metadata(State(inner): State<Arc<Inner>>) -> Json<Value> {
 
 async fn keys(State(inner): State<Arc<Inner>>) -> Json<Value> {
     inner.key_fetches.fetch_add(1, Ordering::SeqCst);
+    let _answered = inner.silence.lock().await;
     Json(json!({ "keys": *inner.keys.lock().unwrap() }))
 }
 

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openidconnect::PrivateSigningKey as _;
 use openidconnect::url::Url;
 use portcullis_control::{
-    Callback, Factor, Level, LoginStep, PortalName, Secret, SessionView, Sso, SsoConfigError,
-    SsoError, Visit,
+    Browser, Callback, Factor, Level, LoginStep, PortalName, Secret, SessionView, Sso,
+    SsoConfigError, SsoError, Visit,
 };
 use portcullis_proto::v1::{self, admin_server::Admin as _};
 use serde_json::{Value, json};
@@ -39,6 +39,7 @@ pub(crate) struct Setting {
     pub(crate) laptop: IpAddr,
     pub(crate) rogue: Rogue,
     pub(crate) key: Key,
+    pub(crate) browser: Browser,
 }
 
 impl Setting {
@@ -55,6 +56,7 @@ impl Setting {
             laptop,
             rogue,
             key,
+            browser: Browser::new().unwrap(),
         };
         setting.link("alice", SUBJECT).await.unwrap();
         setting
@@ -93,14 +95,16 @@ impl Setting {
     }
 
     pub(crate) async fn begin(&self) -> Visit {
-        self.sso().begin(self.laptop, "acme", None).await.unwrap()
+        let browser = &self.browser;
+        let begun = self.sso().begin(self.laptop, "acme", None, browser).await;
+        begun.unwrap()
     }
 
     /// Comes back with a code that the provider answers with this token.
     pub(crate) async fn back(&self, visit: &Visit, token: String) -> Result<LoginStep, SsoError> {
         self.rogue.answer(token);
         self.sso()
-            .finish(self.laptop, "acme", &callback(visit))
+            .finish(self.laptop, "acme", &callback(visit), Some(&self.browser))
             .await
     }
 
@@ -131,7 +135,7 @@ impl Setting {
             .count()
     }
 
-    async fn unlock(&self) {
+    pub(crate) async fn unlock(&self) {
         let name = "alice".into();
         let request = Request::new(v1::NameRequest { name });
         self.world
@@ -142,7 +146,7 @@ impl Setting {
             .unwrap();
     }
 
-    async fn alices(&self) -> v1::User {
+    pub(crate) async fn alices(&self) -> v1::User {
         let name = "alice".into();
         let request = Request::new(v1::NameRequest { name });
         let user = self.world.control.admin().get_user(request).await.unwrap();
@@ -178,7 +182,7 @@ pub(crate) fn param(visit: &Visit, name: &str) -> String {
         .into_owned()
 }
 
-fn callback(visit: &Visit) -> Callback {
+pub(crate) fn callback(visit: &Visit) -> Callback {
     Callback {
         state: param(visit, "state"),
         code: Some(Secret::from("the-code")),
@@ -288,16 +292,26 @@ async fn two_visits_do_not_know_of_each_other(engine: Engine) {
     let visit = setting.begin().await;
     let token = setting.key.sign(&setting.claims(&visit));
     setting.rogue.answer(token.clone());
-    let stolen = setting.sso().finish(phone, "acme", &callback(&visit)).await;
+    let stolen = setting
+        .sso()
+        .finish(phone, "acme", &callback(&visit), Some(&setting.browser))
+        .await;
     assert!(matches!(stolen, Err(SsoError::UnknownVisit)), "{stolen:?}");
     setting.back(&visit, token).await.unwrap();
 
     // Nor is Alice's account good on Bob's phone.
-    let visit = setting.sso().begin(phone, "acme", None).await.unwrap();
+    let visit = setting
+        .sso()
+        .begin(phone, "acme", None, &setting.browser)
+        .await
+        .unwrap();
     setting
         .rogue
         .answer(setting.key.sign(&setting.claims(&visit)));
-    let lent = setting.sso().finish(phone, "acme", &callback(&visit)).await;
+    let lent = setting
+        .sso()
+        .finish(phone, "acme", &callback(&visit), Some(&setting.browser))
+        .await;
     assert!(matches!(lent, Err(SsoError::Refused)), "{lent:?}");
 }
 
@@ -340,7 +354,10 @@ async fn one_factor_there_wants_another_here(engine: Engine) {
     let step = setting.log_in(unsaid).await;
     assert!(matches!(step, Err(SsoError::Refused)), "{step:?}");
     setting.set_factors(&["password", "totp"], Level::Mfa).await;
-    let step = setting.sso().begin(setting.laptop, "acme", None).await;
+    let step = setting
+        .sso()
+        .begin(setting.laptop, "acme", None, &setting.browser)
+        .await;
     assert!(matches!(step, Err(SsoError::NotAllowed)), "{step:?}");
     assert!(
         setting
@@ -586,7 +603,10 @@ async fn refusals_delay_the_device_and_never_the_account() {
     for _ in 0..16 {
         setting.begin().await;
     }
-    let full = setting.sso().begin(setting.laptop, "acme", None).await;
+    let full = setting
+        .sso()
+        .begin(setting.laptop, "acme", None, &setting.browser)
+        .await;
     assert!(matches!(full, Err(SsoError::Busy { .. })), "{full:?}");
 }
 
@@ -601,7 +621,12 @@ async fn providers_cannot_be_mixed_up() {
     let visit = setting.begin().await;
     let at_evil = setting
         .sso()
-        .finish(setting.laptop, "evil", &callback(&visit))
+        .finish(
+            setting.laptop,
+            "evil",
+            &callback(&visit),
+            Some(&setting.browser),
+        )
         .await;
     assert!(
         matches!(at_evil, Err(SsoError::UnknownVisit)),
@@ -614,7 +639,7 @@ async fn providers_cannot_be_mixed_up() {
 
     let theirs = setting
         .sso()
-        .begin(setting.laptop, "evil", Some(443))
+        .begin(setting.laptop, "evil", Some(443), &setting.browser)
         .await
         .unwrap();
     let redirect = "https://login.example.com/login/sso/evil/callback";
@@ -626,7 +651,10 @@ async fn providers_cannot_be_mixed_up() {
     setting
         .rogue
         .answer(setting.key.sign(&setting.claims(&visit)));
-    let refused = setting.sso().finish(setting.laptop, "acme", &told).await;
+    let refused = setting
+        .sso()
+        .finish(setting.laptop, "acme", &told, Some(&setting.browser))
+        .await;
     assert!(matches!(refused, Err(SsoError::Refused)), "{refused:?}");
     assert!(setting.rogue.asked().is_empty());
 
@@ -635,7 +663,7 @@ async fn providers_cannot_be_mixed_up() {
     evil.publish(&[&key]);
     let visit = setting
         .sso()
-        .begin(setting.laptop, "evil", None)
+        .begin(setting.laptop, "evil", None, &setting.browser)
         .await
         .unwrap();
     let mut claims = setting.claims(&visit);
@@ -643,7 +671,12 @@ async fn providers_cannot_be_mixed_up() {
     evil.answer(key.sign(&claims));
     let refused = setting
         .sso()
-        .finish(setting.laptop, "evil", &callback(&visit))
+        .finish(
+            setting.laptop,
+            "evil",
+            &callback(&visit),
+            Some(&setting.browser),
+        )
         .await;
     assert!(matches!(refused, Err(SsoError::Refused)), "{refused:?}");
 
@@ -697,7 +730,7 @@ async fn a_provider_that_says_no_or_nothing() {
     };
     let told = setting
         .sso()
-        .finish(setting.laptop, "acme", &denied)
+        .finish(setting.laptop, "acme", &denied, Some(&setting.browser))
         .await
         .unwrap_err();
     assert!(
@@ -712,7 +745,7 @@ async fn a_provider_that_says_no_or_nothing() {
     };
     let told = setting
         .sso()
-        .finish(setting.laptop, "acme", &odd)
+        .finish(setting.laptop, "acme", &odd, Some(&setting.browser))
         .await
         .unwrap_err();
     assert!(!told.to_string().contains("script"), "{told}");
@@ -724,7 +757,10 @@ async fn a_provider_that_says_no_or_nothing() {
     setting.rogue.claim_to_be("https://accounts.example.com");
     setting.world.control.close().await;
     setting.world.control = open(&setting.world.config, &setting.world.now).await;
-    let none = setting.sso().begin(setting.laptop, "acme", None).await;
+    let none = setting
+        .sso()
+        .begin(setting.laptop, "acme", None, &setting.browser)
+        .await;
     assert!(matches!(none, Err(SsoError::Unavailable)), "{none:?}");
 }
 

@@ -19,7 +19,7 @@ crate::on_both!(
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 impl Setting {
-    fn logout(&self, jti: &str) -> Value {
+    pub(crate) fn logout(&self, jti: &str) -> Value {
         let now_s = self.world.now_ms() / 1000;
         json!({
             "iss": self.rogue.issuer, "aud": CLIENT, "iat": now_s, "exp": now_s + 120, "jti": jti,
@@ -27,7 +27,7 @@ impl Setting {
         })
     }
 
-    async fn tell(&self, claims: &Value) -> Result<usize, SsoError> {
+    pub(crate) async fn tell(&self, claims: &Value) -> Result<usize, SsoError> {
         let token = self.key.sign_as("logout+jwt", claims);
         let told = self.sso().log_out("acme", &token).await?;
         Ok(told.sessions)

@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::extract::rejection::FormRejection;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use portcullis_control::{
@@ -14,7 +14,7 @@ use portcullis_control::{
 use serde::Deserialize;
 
 use crate::api::Told;
-use crate::pages::{page, style};
+use crate::pages::page;
 use crate::public::PublicAddr;
 use crate::seed::{drawn, grouped};
 use crate::view::wait;
@@ -23,12 +23,10 @@ const SCRIPT: &str = include_str!("../../assets/enrol.js");
 
 pub(super) fn routes() -> Router<Enrolments> {
     Router::new()
-        .route("/", get(async || Redirect::to("/enrol")))
         .route("/enrol", get(open).post(begin))
         .route("/enrol/password", post(password))
         .route("/enrol/totp", post(totp))
         .route("/enrol.js", get(script))
-        .route("/style.css", get(style))
 }
 
 #[derive(Template)]

@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/qr.js", get(async || script(QR)))
 }
 
-pub(super) fn script(text: &'static str) -> Response {
+pub(crate) fn script(text: &'static str) -> Response {
     let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
     (kind, text).into_response()
 }

@@ -1,6 +1,6 @@
 //! What users do with their own devices, sessions and factors: calls for programs and the script, and pages.
 
-mod api;
+pub(crate) mod api;
 mod devices;
 mod factors;
 mod factors_api;
@@ -16,6 +16,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::{Told, too_often};
 use crate::site::Site;
+
+pub(crate) use sessions::session_script;
 
 /// Calls below `/api/v1`.
 pub(crate) fn calls() -> OpenApiRouter<Site> {

@@ -24,7 +24,12 @@ pub(super) fn routes() -> Router<Site> {
         .route("/sessions", get(sessions))
         .route("/sessions/end-others", post(end_others))
         .route("/sessions/{id}/end", post(end))
-        .route("/session.js", get(async || script(SCRIPT)))
+        .route("/session.js", get(session_script))
+}
+
+/// Counts a session down.
+pub(crate) async fn session_script() -> Response {
+    script(SCRIPT)
 }
 
 #[derive(Template)]

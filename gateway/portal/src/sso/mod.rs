@@ -44,6 +44,12 @@ impl Providers {
             Vec::new()
         })
     }
+
+    /// The page on which a login by one of them is begun.
+    fn page(&self, name: &str, port: Option<u16>) -> Option<String> {
+        let (sso, _) = self.0.as_ref()?;
+        Some(sso.sign_in_page(name, port))
+    }
 }
 
 impl FromRequestParts<Site> for Providers {

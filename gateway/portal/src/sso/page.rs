@@ -3,15 +3,16 @@
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
-use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use axum::{Extension, Router};
-use portcullis_control::{Callback, Secret};
+use portcullis_control::{Browser, Callback, Secret, SsoError};
 use serde::Deserialize;
 
 use super::{On, Port, Providers};
 use crate::api::{Told, add_retry_after};
+use crate::cookie::{self, VISITOR};
 use crate::guard::DeviceAddr;
 use crate::pages::{self, Notice, SignIn, page};
 use crate::site::{Offer, Site};
@@ -19,8 +20,26 @@ use crate::view::wait;
 
 pub(super) fn routes() -> Router<Site> {
     Router::new()
-        .route("/login/sso/{provider}", post(leave))
+        .route("/login/sso/{provider}", get(open).post(leave))
         .route("/login/sso/{provider}/callback", get(back))
+}
+
+/// Longer than anybody may stay at a provider.
+const VISITOR_S: u64 = 600;
+
+/// For those whom a terminal sent here: the login is begun in this browser, and by its user.
+#[derive(Template)]
+#[template(path = "go.html")]
+struct Go<'a> {
+    provider: &'a str,
+}
+
+async fn open(On(sso): On, Path(provider): Path<String>) -> Response {
+    if sso.knows(&provider) {
+        let provider = &provider;
+        return page(StatusCode::OK, &Go { provider });
+    }
+    Told::from(SsoError::UnknownProvider).into_page()
 }
 
 /// The page leads on by itself, without a script. It is no redirect, because browsers hold the answer to a
@@ -40,16 +59,26 @@ async fn leave(
     Port(port): Port,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(provider): Path<String>,
+    headers: HeaderMap,
 ) -> Response {
-    match sso.begin(from, &provider, port).await {
-        Ok(visit) => page(
-            StatusCode::OK,
-            &Leaving {
+    // One cookie for all that a browser has begun, so that two at once do not disturb each other.
+    let browser = match cookie::browser(&headers, VISITOR) {
+        Some(browser) => browser,
+        None => match Browser::new() {
+            Ok(browser) => browser,
+            Err(error) => return Told::from(error).into_page(),
+        },
+    };
+    match sso.begin(from, &provider, port, &browser).await {
+        Ok(visit) => {
+            let leaving = Leaving {
                 provider: &provider,
                 url: &visit.url,
                 expires_in: wait(visit.expires_in.as_secs()),
-            },
-        ),
+            };
+            let given = [cookie::give(&browser, VISITOR, VISITOR_S)];
+            (given, page(StatusCode::OK, &leaving)).into_response()
+        }
         Err(error) => again(error.into(), offer, &providers).await,
     }
 }
@@ -68,6 +97,7 @@ async fn back(
     providers: Providers,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     Path(provider): Path<String>,
+    headers: HeaderMap,
     query: Result<Query<Answer>, QueryRejection>,
 ) -> Response {
     let Ok(Query(answer)) = query else {
@@ -80,7 +110,9 @@ async fn back(
         error: answer.error,
         issuer: answer.iss,
     };
-    match sso.finish(from, &provider, &callback).await {
+    let browser = cookie::browser(&headers, VISITOR);
+    let step = sso.finish(from, &provider, &callback, browser.as_ref());
+    match step.await {
         // To a page without the answer in its address.
         Ok(step) => pages::next(step, offer),
         Err(error) => again(error.into(), offer, &providers).await,

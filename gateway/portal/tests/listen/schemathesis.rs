@@ -75,17 +75,27 @@ async fn the_api_does_what_its_description_says() {
 
 /// Outside of the tunnel.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_enrolment_api_does_what_its_description_says() {
+async fn the_apis_outside_do_what_their_descriptions_say() {
     let (control, state) = control().await;
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let tls = control
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
-    let portal = Portal::bind_public(&[address], tls, control.enrolments()).unwrap();
-    let address = portal.addresses()[0];
-    let serving = tokio::spawn(portal.serve(std::future::pending()));
-    let description = format!("https://{address}/api/v1/enrol/openapi.json");
-    // Connections beyond a network's share are closed, which fuzzing takes for an error.
-    run(&description, "examples,coverage", state.path()).await;
-    serving.abort();
+    for description in ["api/v1/enrol/openapi.json", "api/v1/openapi.json"] {
+        let (tls, outside) = (tls.clone(), Some(control.outside()));
+        let portal = Portal::bind_public(
+            &[address],
+            tls,
+            control.enrolments(),
+            control.connects(),
+            outside,
+        )
+        .unwrap();
+        let address = portal.addresses()[0];
+        let serving = tokio::spawn(portal.serve(std::future::pending()));
+        let description = format!("https://{address}/{description}");
+        // Connections beyond a network's share are closed, which fuzzing takes for an error.
+        run(&description, "examples,coverage", state.path()).await;
+        serving.abort();
+    }
 }

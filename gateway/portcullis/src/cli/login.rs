@@ -30,18 +30,22 @@ impl Portal {
 #[command(after_help = "\
 Address and fingerprint are what `portcullis device add` printed. They can also be set in the
 environment as PORTCULLIS_PORTAL and PORTCULLIS_CA_FINGERPRINT.
-Exits with 4 when the login is refused or delayed. --status exits with 1 when there is no session.
+Exits with 4 when the login is refused or delayed, or with --sso does not come in time. --status exits with 1 when there is no session.
 
 Examples:
   portcullis login --url https://10.77.0.1:443 --ca-fingerprint sha256:… --username ada
   portcullis login --url https://10.77.0.1:443 --ca-fingerprint sha256:… --recovery-code ABCD-EFGH-…
+  portcullis login --sso acme --url https://10.77.0.1:443 --ca-fingerprint sha256:…
   portcullis login --status --url https://10.77.0.1:443 --ca-fingerprint sha256:…")]
 pub(super) struct LoginArgs {
     #[command(flatten)]
     portal: Portal,
     /// Only show whether this device has a session
-    #[arg(long, conflicts_with_all = ["username", "password_stdin", "totp", "totp_command", "recovery_code"])]
+    #[arg(long, conflicts_with_all = ["username", "password_stdin", "totp", "totp_command", "recovery_code", "sso"])]
     status: bool,
+    /// Sign in by this provider, in a browser of this device: prints the address to open, and waits
+    #[arg(long, value_name = "PROVIDER", conflicts_with_all = ["username", "password_stdin", "totp", "totp_command", "recovery_code"])]
+    sso: Option<String>,
     #[arg(long)]
     username: Option<String>,
     /// Take the password from the first line of stdin
@@ -64,6 +68,9 @@ impl LoginArgs {
         if self.status {
             return status(&portal, output);
         }
+        if let Some(provider) = &self.sso {
+            return by_provider(&portal, provider, output);
+        }
         let username = match self.username {
             Some(username) => username,
             None => input::ask_openly("Name: ")?,
@@ -80,12 +87,26 @@ impl LoginArgs {
             Second::Totp(code) => portal.totp(&attempt, code.trim())?,
             Second::Recovery(code) => portal.recovery(&attempt, &code)?,
         };
-        output.answer(
-            || json!(session),
-            || format!("Logged in.\n\n{}", text_of(&session)),
-        )?;
-        Ok(Exit::Done)
+        logged_in(&session, output)
     }
+}
+
+/// The browser does all of it, a further factor included; the terminal waits for the session.
+fn by_provider(portal: &PortalClient, provider: &str, output: Output) -> Result<Exit> {
+    let before = portal.session()?;
+    let page = portal.sign_in_page(provider)?;
+    // Beside the answer, which may be JSON.
+    eprintln!("Open this in a browser on this device, and sign in there:\n\n  {page}\n");
+    let session = portal.wait_for_session(before.as_ref())?;
+    logged_in(&session, output)
+}
+
+fn logged_in(session: &Session, output: Output) -> Result<Exit> {
+    output.answer(
+        || json!(session),
+        || format!("Logged in.\n\n{}", text_of(session)),
+    )?;
+    Ok(Exit::Done)
 }
 
 enum Second {

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e_tests::flows::{Echo, Probe};
 use e2e_tests::{Gate, Namespace, Options, SERVER_V4, eventually, run, with_gate_prepared};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{INTERVAL, SILENCE, SOON, echo_v4};
 
@@ -172,13 +172,14 @@ fn inv4_a_logout_at_the_provider_stops_the_next_packet() -> Result<()> {
         let jar = gate.scratch().join("cookies").display().to_string();
         let browser = Browser { gate, jar };
 
-        let begin = format!("{PORTAL}/api/v1/login/sso/acme");
-        let begun = browser.curl(&peer.namespace, &["--request", "POST", &begin])?;
-        let begun: Value = serde_json::from_str(&begun).with_context(|| begun.clone())?;
-        let url = begun["url"]
-            .as_str()
-            .with_context(|| format!("no address in {begun}"))?;
-        let back = browser.sign_in(url, "alice-1")?;
+        // The page that `portcullis login --sso` prints; it is this browser's login.
+        let page = format!("{PORTAL}/login/sso/acme");
+        let origin = format!("Origin: {PORTAL}");
+        let begin = ["--header", &origin, "--data", "", &page];
+        let leaving = browser.curl(&peer.namespace, &begin)?;
+        let url = between(&leaving, "content=\"0;url=", "\"")?;
+        let url = url.replace("&#38;", "&").replace("&amp;", "&");
+        let back = browser.sign_in(&url, "alice-1")?;
         ensure!(!peer.pings(SERVER_V4)?, "the login is not complete");
         let page = browser.curl(&peer.namespace, &[&back])?;
         ensure!(peer.pings(SERVER_V4)?, "logged in: {page}");

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::{NewRecoveryCodes, note};
 use crate::error::OperationError;
-use crate::fresh;
 use crate::ops::ended_with;
 use crate::ops::recovery::generate;
 use crate::secrets::Secret;
@@ -28,7 +27,7 @@ impl SelfService {
         // Counted before it is hashed, which is what it costs.
         let mut write = core.store.record(core.now_ms()).await?;
         let begun_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, begun_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, begun_ms).await?;
         signed_in.admit(&mut write, begun_ms).await?;
         write.commit().await?;
         let session = signed_in.session.id;
@@ -37,7 +36,7 @@ impl SelfService {
 
         let mut write = self.write(end_other).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         if signed_in.session.id != session {
             return Err(SelfServiceError::NoSession);
         }
@@ -63,7 +62,7 @@ impl SelfService {
         let (codes, hashes) = generate().map_err(OperationError::from)?;
         let mut write = self.write(end_other).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let mine = &signed_in.device;
         let voided = recovery::replace(write.sql(), &mine.user_id, &hashes, now_ms).await?;
@@ -92,7 +91,7 @@ impl SelfService {
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let mine = &signed_in.device;
         if signed_in.links.iter().all(|link| link.provider != provider) {
             return Err(SelfServiceError::UnknownProvider);

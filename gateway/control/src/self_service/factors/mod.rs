@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use portcullis_proto::v1::Level;
 
 use super::{SelfService, SelfServiceError};
-use crate::fresh;
 use crate::login::LoginError;
 use crate::secrets::Secret;
 use crate::store::{Entry, StoreError, Write, factors, to_u64, users};
@@ -60,7 +59,7 @@ impl SelfService {
     pub async fn factors(&self, from: IpAddr) -> Result<OwnFactors, SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let user_id = &signed_in.device.user_id;
         let user = users::find(read.sql(), user_id).await?;
         let (password_ms, totp_ms) = factors::set_at(read.sql(), user_id).await?;

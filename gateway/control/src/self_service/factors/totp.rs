@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::note;
 use crate::enrol::NewAuthenticator;
 use crate::error::OperationError;
-use crate::fresh::{self, SignedIn};
+use crate::fresh::SignedIn;
 use crate::login::Logins;
 use crate::ops::users::totp_field;
 use crate::secrets::Field;
@@ -38,7 +38,7 @@ impl SelfService {
         let seed = Authenticator::generate().map_err(OperationError::from)?;
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let place = place(&signed_in);
         let sealed = core.vault.seal(seed_field(&place), seed.as_slice());
@@ -83,7 +83,7 @@ impl SelfService {
         let mut write = self.write(end_other).await?;
         let now_ms = write.now_ms();
         // Again, and now with nobody else at it: another request may have begun anew, or been first.
-        let signed_in = fresh::signed_in(write.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         let mine = &signed_in.device;
         let session_id = &signed_in.session.id;
         let current = factors::setup(write.sql(), &mine.user_id, session_id, now_ms).await?;
@@ -109,7 +109,7 @@ impl SelfService {
     async fn find(&self, from: IpAddr) -> Result<(SignedIn, SetupRow), SelfServiceError> {
         let now_ms = self.0.now_ms();
         let mut read = self.0.store.read().await?;
-        let signed_in = fresh::signed_in(read.sql(), from, now_ms).await?;
+        let signed_in = self.0.signed_in(read.sql(), from, now_ms).await?;
         let (user_id, session_id) = (&signed_in.device.user_id, &signed_in.session.id);
         let setup = factors::setup(read.sql(), user_id, session_id, now_ms).await?;
         read.end().await?;

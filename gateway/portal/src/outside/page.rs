@@ -1,0 +1,281 @@
+//! The pages. What names a login is in a cookie: not in an address, hence in no history and no log.
+
+use askama::Template;
+use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Form, Router};
+use jiff::Timestamp;
+use portcullis_control::{
+    Choice, Factor, LoggedOut, LoginError, Outside, OutsideStep, Secret, SessionView, level_name,
+};
+use serde::Deserialize;
+
+use super::{Asking, told};
+use crate::api::{Told, add_retry_after};
+use crate::cookie::{self, LOGIN, SESSION};
+use crate::own::session_script;
+use crate::pages::{Notice, page};
+use crate::view::{Moment, seconds_left, time_left, wait};
+
+const WRONG_PASSWORD: &str =
+    "the name or the password is wrong, or nothing can be signed in from here with it";
+const WRONG_CODE: &str = "the code is wrong, was used already, or is too old";
+const NO_DEVICE: &str = "this device cannot be signed in from here any more";
+
+pub(super) fn routes() -> Router<Outside> {
+    Router::new()
+        .route("/", get(home))
+        .route("/sign-in", get(sign_in))
+        .route("/login", post(login))
+        .route("/login/totp", post(totp))
+        .route("/login/recovery", post(recovery))
+        .route("/login/device", post(device))
+        .route("/logout", post(logout))
+        .route("/session.js", get(session_script))
+}
+
+#[derive(Template)]
+#[template(path = "outside_sign_in.html")]
+struct SignIn<'a> {
+    error: &'a str,
+    username: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "outside_code.html")]
+struct Code<'a> {
+    error: &'a str,
+    expires_in: String,
+    totp: bool,
+    recovery: bool,
+}
+
+#[derive(Template)]
+#[template(path = "outside_devices.html")]
+struct Devices<'a> {
+    error: &'a str,
+    choices: &'a [Choice],
+}
+
+#[derive(Template)]
+#[template(path = "outside_session.html")]
+struct Session<'a> {
+    session: &'a SessionView,
+    level: &'static str,
+    time_left: String,
+    /// For the script.
+    seconds_left: u64,
+    deadline: Moment,
+    idle: Option<String>,
+}
+
+async fn home(State(outside): State<Outside>, asking: Asking) -> Response {
+    let session = match &asking.session {
+        Some(browser) => outside.session(browser).await,
+        None => Ok(None),
+    };
+    let now = Timestamp::now();
+    match session {
+        Ok(Some(session)) => page(
+            StatusCode::OK,
+            &Session {
+                level: level_name(session.level),
+                time_left: time_left(session.deadline_ms, now),
+                seconds_left: seconds_left(session.deadline_ms, now),
+                deadline: session.deadline_ms.into(),
+                idle: (session.idle_timeout_ms != 0)
+                    .then(|| wait(session.idle_timeout_ms.unsigned_abs() / 1000)),
+                session: &session,
+            },
+        ),
+        Ok(None) => sign_in().await,
+        Err(error) => Told::from(error).into_page(),
+    }
+}
+
+async fn sign_in() -> Response {
+    let (error, username) = ("", "");
+    page(StatusCode::OK, &SignIn { error, username })
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    username: String,
+    password: String,
+}
+
+async fn login(
+    State(outside): State<Outside>,
+    asking: Asking,
+    form: Result<Form<LoginForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let password = Secret::from(form.password);
+    let begun = match asking.stranger() {
+        Ok(stranger) => outside.begin(stranger, &form.username, &password).await,
+        Err(error) => Err(error),
+    };
+    match begun {
+        Ok((browser, step)) => {
+            let seconds = match &step {
+                OutsideStep::Wants { expires_in, .. } => expires_in.as_secs(),
+                OutsideStep::Choose(_) => 0,
+            };
+            let given = [cookie::give(&browser, LOGIN, seconds)];
+            (given, next(StatusCode::OK, "", &step)).into_response()
+        }
+        Err(error) => again(told(error, WRONG_PASSWORD), &form.username),
+    }
+}
+
+#[derive(Deserialize)]
+struct CodeForm {
+    code: String,
+}
+
+async fn totp(
+    State(outside): State<Outside>,
+    asking: Asking,
+    form: Result<Form<CodeForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let step = match (asking.stranger(), asking.login()) {
+        (Ok(stranger), Ok(browser)) => outside.totp(stranger, browser, form.code.trim()).await,
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    after(&outside, &asking, step, WRONG_CODE).await
+}
+
+async fn recovery(
+    State(outside): State<Outside>,
+    asking: Asking,
+    form: Result<Form<CodeForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let step = match (asking.stranger(), asking.login()) {
+        (Ok(stranger), Ok(browser)) => outside.recovery(stranger, browser, &form.code).await,
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    after(&outside, &asking, step, WRONG_CODE).await
+}
+
+#[derive(Deserialize)]
+struct DeviceForm {
+    device: String,
+}
+
+async fn device(
+    State(outside): State<Outside>,
+    asking: Asking,
+    form: Result<Form<DeviceForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
+    let opened = match (asking.stranger(), asking.login()) {
+        (Ok(stranger), Ok(browser)) => outside.choose(stranger, browser, &form.device).await,
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    match opened {
+        Ok(opened) => {
+            let seconds = seconds_left(opened.session.deadline_ms, Timestamp::now());
+            let mut response = Redirect::to("/").into_response();
+            for (name, value) in [
+                cookie::give(&opened.browser, SESSION, seconds),
+                cookie::take(LOGIN),
+            ] {
+                response.headers_mut().append(name, value);
+            }
+            response
+        }
+        Err(error) => after(&outside, &asking, Err(error), NO_DEVICE).await,
+    }
+}
+
+async fn logout(State(outside): State<Outside>, asking: Asking) -> Response {
+    let ended = match &asking.session {
+        Some(browser) => outside.end(browser).await,
+        None => Ok(None),
+    };
+    let response = match ended {
+        Ok(Some(LoggedOut { pending: true })) => page(
+            StatusCode::ACCEPTED,
+            &Notice {
+                text: "The session has ended, but a gateway has not confirmed it yet: until it does, the device may still be let through.",
+            },
+        ),
+        Ok(_) => Redirect::to("/").into_response(),
+        Err(error) => return Told::from(error).into_page(),
+    };
+    ([cookie::take(SESSION)], response).into_response()
+}
+
+/// The page for the next step. Where the last one was wrong, the same one again.
+async fn after(
+    outside: &Outside,
+    asking: &Asking,
+    step: Result<OutsideStep, LoginError>,
+    refused: &str,
+) -> Response {
+    let error = match step {
+        Ok(step) => return next(StatusCode::OK, "", &step),
+        Err(error) => error,
+    };
+    let still = match asking.login() {
+        Ok(browser) => outside.step(browser).await,
+        Err(error) => Err(error),
+    };
+    let told = told(error, refused);
+    match still {
+        Ok(step) => {
+            let mut response = next(told.status, &told.text, &step);
+            add_retry_after(&mut response, told.retry_after_s);
+            response
+        }
+        Err(_) => again(told, ""),
+    }
+}
+
+fn next(status: StatusCode, error: &str, step: &OutsideStep) -> Response {
+    match step {
+        OutsideStep::Wants {
+            factors,
+            expires_in,
+        } => page(
+            status,
+            &Code {
+                error,
+                expires_in: wait(expires_in.as_secs()),
+                totp: factors.contains(Factor::Totp),
+                recovery: factors.contains(Factor::RecoveryCode),
+            },
+        ),
+        OutsideStep::Choose(choices) => page(status, &Devices { error, choices }),
+    }
+}
+
+fn incomplete() -> Response {
+    let error = "the form is incomplete";
+    let sign_in = SignIn {
+        error,
+        username: "",
+    };
+    page(StatusCode::BAD_REQUEST, &sign_in)
+}
+
+/// The first page, with what was wrong.
+fn again(told: Told, username: &str) -> Response {
+    let error = &told.text;
+    let mut response = page(told.status, &SignIn { error, username });
+    add_retry_after(&mut response, told.retry_after_s);
+    response
+}
