@@ -9,6 +9,7 @@ mod ca;
 mod certificate;
 mod clock;
 mod config;
+mod connect;
 mod core;
 mod domain;
 mod enrol;
@@ -47,6 +48,9 @@ pub use certificate::{
 };
 pub use clock::Clock;
 pub use config::ControlConfig;
+pub use connect::{
+    ConnectStep, Connected, Connection, Connects, Proof as ConnectProof, ProofChallenge,
+};
 pub use domain::{Factor, FactorSet, Invalid, level_name};
 pub use enrol::{
     EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,

@@ -44,6 +44,17 @@ pub(crate) struct NextStep {
     factors: Vec<String>,
 }
 
+impl NextStep {
+    pub(crate) fn new(attempt: &LoginId, factors: FactorSet, expires_in: Duration) -> Self {
+        Self {
+            attempt: attempt.as_str().to_owned(),
+            next: first(factors),
+            expires_in_s: expires_in.as_secs(),
+            factors: factors.names(),
+        }
+    }
+}
+
 /// What a step of a login is answered.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
@@ -59,12 +70,7 @@ impl From<LoginStep> for Step {
                 attempt,
                 factors,
                 expires_in,
-            } => Self::Next(NextStep {
-                attempt: attempt.as_str().to_owned(),
-                next: first(factors),
-                expires_in_s: expires_in.as_secs(),
-                factors: factors.names(),
-            }),
+            } => Self::Next(NextStep::new(&attempt, factors, expires_in)),
             LoginStep::Done(session) => Self::Session(session.into()),
         }
     }
@@ -94,8 +100,8 @@ async fn login(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Code {
-    code: String,
+pub(crate) struct Code {
+    pub(crate) code: String,
 }
 
 /// Go on with the authenticator app's code.
@@ -296,6 +302,11 @@ impl From<LoginError> for Told {
                 StatusCode::NOT_FOUND,
                 "unknown_attempt",
                 "this login is over or was never begun; begin again",
+            ),
+            LoginError::NoGateway => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_gateway",
+                "no gateway of this location is ready, so there is no session; try again later",
             ),
             LoginError::GatewayPending => (
                 StatusCode::SERVICE_UNAVAILABLE,

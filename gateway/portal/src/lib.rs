@@ -7,6 +7,7 @@
 mod api;
 mod captive;
 mod challenge;
+mod connect;
 mod cookie;
 mod enrol;
 mod guard;
@@ -30,7 +31,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::get;
-use portcullis_control::{Enrolments, Logins, Outside, Passkeys, Sso};
+use portcullis_control::{Connects, Enrolments, Logins, Outside, Passkeys, Sso};
 use site::Site;
 
 use challenge::challenge_app;
@@ -75,9 +76,10 @@ fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
         })
 }
 
-/// What is served outside of the tunnel: enrolment, signing in where that is wished, and nothing that takes
-/// an address for a device's. The caller adds the [`PublicAddr`] of the connection as an extension.
-pub fn public_app(enrolments: Enrolments, outside: Option<Outside>) -> Router {
+/// What is served outside of the tunnel: enrolment, logins of devices that prove their key, signing in where
+/// that is wished, and nothing that takes an address for a device's. The caller adds the [`PublicAddr`] of the
+/// connection as an extension.
+pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Outside>) -> Router {
     let requests = public::Requests::default();
     let pages = match outside {
         Some(outside) => outside::routes().with_state(outside),
@@ -87,6 +89,7 @@ pub fn public_app(enrolments: Enrolments, outside: Option<Outside>) -> Router {
         .merge(enrol::pages())
         .merge(enrol::calls())
         .with_state(enrolments)
+        .merge(connect::calls().with_state(connects))
         .merge(pages)
         .route("/style.css", get(pages::style))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

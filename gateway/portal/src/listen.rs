@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso};
+use portcullis_control::{Connects, Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -142,11 +142,13 @@ impl Portal {
         }
     }
 
-    /// The same outside of the tunnel, for enrolment, and for signing in where that is wished.
+    /// The same outside of the tunnel: enrolment, logins with proof of the device's key, and signing in where
+    /// that is wished.
     pub fn bind_public(
         listen: &[SocketAddr],
         tls: Arc<ServerConfig>,
         enrolments: Enrolments,
+        connects: Connects,
         outside: Option<Outside>,
     ) -> Result<Self, BindError> {
         let everywhere = listen.iter().any(|address| address.ip().is_unspecified());
@@ -154,7 +156,7 @@ impl Portal {
             listeners: open_all(listen, everywhere)?,
             tls: Some(TlsAcceptor::from(tls)),
             door: Door::Anyone(Arrivals::default()),
-            app: crate::public_app(enrolments, outside),
+            app: crate::public_app(enrolments, connects, outside),
             plain: None,
             limits: Limits::default(),
         })

@@ -101,7 +101,11 @@ impl Fixture {
             }
         }
         Self {
-            portal: public_app(control.enrolments(), Some(control.outside())),
+            portal: public_app(
+                control.enrolments(),
+                control.connects(),
+                Some(control.outside()),
+            ),
             control,
             totp: Totp::from_url(totp.unwrap()).unwrap(),
             _state: state,

@@ -190,8 +190,11 @@ impl Portal {
     /// debugging output alone.
     pub fn paths(&self) -> BTreeSet<String> {
         let inside = portcullis_portal::app(self.control.logins(), None, None);
-        let outside =
-            portcullis_portal::public_app(self.control.enrolments(), Some(self.control.outside()));
+        let outside = portcullis_portal::public_app(
+            self.control.enrolments(),
+            self.control.connects(),
+            Some(self.control.outside()),
+        );
         let text = format!("{inside:?}{outside:?}");
         let paths = text
             .split('"')
@@ -290,6 +293,7 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
         &[address],
         tls,
         control.enrolments(),
+        control.connects(),
         Some(control.outside()),
     )?;
     Ok(portal)

@@ -15,7 +15,7 @@ use crate::vm::Machine;
 use crate::{build, kernels, setup};
 
 /// Emulated processors are slow, and machines share the real ones.
-const TIME_LIMIT: Duration = Duration::from_secs(25 * 60);
+const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// Machines at a time.
 const PARALLEL: usize = 2;
 /// Machines per kernel, one after another or side by side: an odd number of kernels leaves no processor idle.

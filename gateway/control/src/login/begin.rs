@@ -12,8 +12,10 @@ use crate::domain::{Factor, Mode};
 use crate::error::OperationError;
 use crate::secrets::{Secret, Token};
 use crate::store::attempts::{self, NewAttempt};
+use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
 use crate::store::locations::LocationRow;
+use crate::store::users::UserRow;
 use crate::store::{Entry, devices, locations, to_u64, users};
 
 /// How long after the first step the last one may come.
@@ -25,6 +27,14 @@ pub(crate) fn at_a_gate(location: Option<&LocationRow>) -> Result<(), LoginError
         Some(Mode::SessionKey) => Err(LoginError::SessionKey),
         _ => Ok(()),
     }
+}
+
+/// Who a login is said to be of: the device is proven, the name that was given is not.
+pub(crate) struct Claimed {
+    pub(crate) device: DeviceRow,
+    pub(crate) location: Option<LocationRow>,
+    /// Who has this name.
+    pub(crate) user: Option<UserRow>,
 }
 
 impl Logins {
@@ -49,6 +59,27 @@ impl Logins {
         read.end().await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
         at_a_gate(location.as_ref())?;
+        let who = Claimed {
+            device,
+            location,
+            user,
+        };
+        self.begin_with_password(who, username, password).await
+    }
+
+    /// The same for a device that has proven itself.
+    pub(crate) async fn begin_with_password(
+        &self,
+        claimed: Claimed,
+        username: &str,
+        password: Secret,
+    ) -> Result<LoginStep, LoginError> {
+        let core = &self.0;
+        let Claimed {
+            device,
+            location,
+            user,
+        } = claimed;
         let refuse = async || {
             self.refuse(&device.id, &device.user, &device.name, "password")
                 .await

@@ -29,9 +29,9 @@ use crate::store::{self, Entry, devices, sessions};
 
 pub use browser::Browser;
 
-pub(crate) use begin::{WITHIN_MS, at_a_gate};
+pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
-pub(crate) use prove::{spend_code, totp_step};
+pub(crate) use prove::{Advance, left, spend_code, totp_step};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
@@ -43,6 +43,15 @@ pub struct Logins(pub(crate) Arc<Core>);
 /// Names a login in progress. Unguessable; the store keeps its hash.
 #[derive(Clone)]
 pub struct LoginId(String);
+
+/// How a login was begun, and has to go on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begun {
+    /// From the tunnel address of its device.
+    InTunnel(IpAddr),
+    /// Before there is a tunnel, with proof of the device's key (see `crate::connect`).
+    WithProof,
+}
 
 /// Where a login is.
 #[derive(Debug)]
@@ -107,6 +116,9 @@ pub enum LoginError {
     /// Unknown, too old, used up, or begun from another device.
     #[error("this login is unknown or over: begin again")]
     UnknownAttempt,
+    /// The session's peer could not be brought up: there is no session.
+    #[error("no gateway of the location holds the session, so there is none: try again later")]
+    NoGateway,
     /// For callers that insist on an acknowledgement; logins return the session instead.
     #[error("the session is granted, but no gateway has acknowledged it yet")]
     GatewayPending,
@@ -172,35 +184,46 @@ impl Logins {
 
     /// Ends the live session of the device with this address. `None` when it has none.
     pub async fn end(&self, from: IpAddr) -> Result<Option<LoggedOut>, LoginError> {
-        if self.current(from).await?.is_none() {
-            return Ok(None);
+        let mut read = self.0.store.read().await?;
+        let (address, now_ms) = (canonical(from), self.0.now_ms());
+        let session = sessions::find_live_by_address(read.sql(), &address, now_ms).await?;
+        read.end().await?;
+        match session {
+            Some(session) => self.log_out(session).await,
+            None => Ok(None),
         }
+    }
+
+    /// Ends a session in the name of its user. `None` when it is over already.
+    pub(crate) async fn log_out(
+        &self,
+        session: SessionRow,
+    ) -> Result<Option<LoggedOut>, LoginError> {
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());
-        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
-        let device = device.ok_or(LoginError::UnknownDevice)?;
-        let actor = format!("user:{}", device.user);
-        let selection = Selection::Device(device.id);
+        let actor = format!("user:{}", session.user);
         let ending = Ending {
             state: SessionState::Revoked,
             by: &actor,
         };
+        let selection = Selection::Session(session.id);
         let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
-        let subject = format!("device:{}", device.name);
-        let detail = crate::ops::ended(&ended);
+        if ended.is_empty() {
+            return Ok(None);
+        }
         write
             .audit(Entry {
                 actor: &actor,
                 action: "session.logout",
-                subject: &subject,
-                detail,
+                subject: &format!("device:{}", session.device),
+                detail: crate::ops::ended(&ended),
             })
             .await?;
         let committed = Instant::now();
         let revision = write.commit().await?;
-        let pending = pending(core, &[device.location_id], revision, committed).await?;
-        Ok((!ended.is_empty()).then_some(LoggedOut { pending }))
+        let pending = pending(core, &[session.location_id], revision, committed).await?;
+        Ok(Some(LoggedOut { pending }))
     }
 }
 

@@ -6,31 +6,50 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::machine::{Next, Proof, Proven, add, next};
-use super::{GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, canonical, view};
+use super::{Begun, GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, view};
 use crate::core::Core;
-use crate::domain::{FactorSet, MfaPolicy};
+use crate::domain::{FactorSet, MfaPolicy, Mode};
 use crate::error::OperationError;
+use crate::ops::devices::gateway_key;
+use crate::ops::session_key::SessionKey;
 use crate::ops::sessions::{Grant, grant};
 use crate::ops::users::totp_field;
-use crate::secrets::{RecoveryCode, TokenHash};
+use crate::secrets::{RecoveryCode, Token, TokenHash};
+use crate::self_service::Tunnel;
 use crate::store::attempts::{self, Attempt};
 use crate::store::limits::{self, Counted};
+use crate::store::locations::LocationRow;
 use crate::store::sessions::SessionRow;
-use crate::store::{Entry, Write, locations, recovery, sessions, sso, to_u64};
+use crate::store::{Entry, Write, devices, locations, recovery, sessions, sso, to_u64};
 use crate::totp::Authenticator;
 
 /// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
 struct Open {
-    login: LoginId,
     id: TokenHash,
     attempt: Attempt,
     delayed_until_ms: i64,
 }
 
 /// What a proof led to.
-enum Advance {
-    Granted(Box<SessionRow>, u64),
-    Wants { factors: FactorSet, expires_ms: i64 },
+pub(crate) enum Advance {
+    Granted {
+        session: Box<SessionRow>,
+        revision: u64,
+        /// At session-key locations.
+        keyed: Option<Box<Keyed>>,
+    },
+    Wants {
+        factors: FactorSet,
+        expires_ms: i64,
+    },
+}
+
+/// What the device of a session with a key of its own is to get.
+pub(crate) struct Keyed {
+    pub(crate) key: SessionKey,
+    /// What it asks for its session with.
+    pub(crate) token: Token,
+    pub(crate) tunnel: Tunnel,
 }
 
 impl Logins {
@@ -41,13 +60,8 @@ impl Logins {
         login: &LoginId,
         code: &str,
     ) -> Result<LoginStep, LoginError> {
-        let open = self.open(from, login).await?;
-        let attempt = &open.attempt;
-        let (id, user, sealed) = (&attempt.user_id, &attempt.user, &attempt.totp_secret);
-        match totp_step(&self.0, id, user, sealed, code)? {
-            Some(step) => self.prove(&open, Proof::Totp { step }).await,
-            None => self.refuse_factor(&open, "totp").await,
-        }
+        let advance = self.try_totp(Begun::InTunnel(from), login, code).await?;
+        self.step(login, advance).await
     }
 
     /// A recovery code, in place of the authenticator's.
@@ -57,7 +71,32 @@ impl Logins {
         login: &LoginId,
         code: &str,
     ) -> Result<LoginStep, LoginError> {
-        let open = self.open(from, login).await?;
+        let advance = self.try_recovery(Begun::InTunnel(from), login, code);
+        self.step(login, advance.await?).await
+    }
+
+    pub(crate) async fn try_totp(
+        &self,
+        begun: Begun,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<Advance, LoginError> {
+        let open = self.open(begun, login).await?;
+        let attempt = &open.attempt;
+        let (id, user, sealed) = (&attempt.user_id, &attempt.user, &attempt.totp_secret);
+        match totp_step(&self.0, id, user, sealed, code)? {
+            Some(step) => self.prove(&open, Proof::Totp { step }).await,
+            None => self.refuse_factor(&open, "totp").await,
+        }
+    }
+
+    pub(crate) async fn try_recovery(
+        &self,
+        begun: Begun,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<Advance, LoginError> {
+        let open = self.open(begun, login).await?;
         match RecoveryCode::hash_of(code) {
             Some(hash) => self.prove(&open, Proof::RecoveryCode { hash }).await,
             None => self.refuse_factor(&open, "recovery-code").await,
@@ -70,7 +109,7 @@ impl Logins {
         let id = TokenHash::of(login.as_str());
         let now_ms = core.now_ms();
         let mut read = core.store.read().await?;
-        let found = attempts::find(read.sql(), id.as_str(), &canonical(from), now_ms).await?;
+        let found = attempts::find(read.sql(), id.as_str(), Begun::InTunnel(from), now_ms).await?;
         let attempt = found.ok_or(LoginError::UnknownAttempt)?;
         let location = locations::find(read.sql(), &attempt.location_id).await?;
         read.end().await?;
@@ -84,14 +123,13 @@ impl Logins {
         }
     }
 
-    /// Looks up a login that was begun from this address, and counts the factor that is about to be
+    /// Looks up a login that was begun this way, and counts the factor that is about to be
     /// evaluated as a wrong one. Every factor passes here before it is looked at.
-    async fn open(&self, from: IpAddr, login: &LoginId) -> Result<Open, LoginError> {
+    async fn open(&self, begun: Begun, login: &LoginId) -> Result<Open, LoginError> {
         let core = &self.0;
         let id = TokenHash::of(login.as_str());
-        let address = canonical(from);
         let mut read = core.store.read().await?;
-        let found = attempts::find(read.sql(), id.as_str(), &address, core.now_ms()).await?;
+        let found = attempts::find(read.sql(), id.as_str(), begun, core.now_ms()).await?;
         read.end().await?;
         let attempt = found.ok_or(LoginError::UnknownAttempt)?;
         if attempt.disabled {
@@ -99,7 +137,6 @@ impl Logins {
         }
         let delayed_until_ms = self.reserve(Counted::User(&attempt.user_id)).await?;
         Ok(Open {
-            login: login.clone(),
             id,
             attempt,
             delayed_until_ms,
@@ -107,25 +144,34 @@ impl Logins {
     }
 
     /// Takes in a factor that was verified. Either that opens a session, which replaces an earlier
-    /// one of the device, and waits a few seconds for a gateway to acknowledge it: with no gateway
-    /// connected, or none in time, it is granted all the same, and packets pass as soon as a gateway
-    /// has heard of it. Or the login wants more. A factor that it did not want is refused like a
+    /// one of the device, or the login wants more. A factor that it did not want is refused like a
     /// wrong one.
-    async fn prove(&self, open: &Open, proof: Proof) -> Result<LoginStep, LoginError> {
+    async fn prove(&self, open: &Open, proof: Proof) -> Result<Advance, LoginError> {
         match self.advance(open, &proof).await? {
-            Some(Advance::Granted(session, revision)) => {
+            Some(advance) => Ok(advance),
+            None => self.refuse_factor(open, proof.factor().as_str()).await,
+        }
+    }
+
+    /// What a login in the tunnel is answered. One that is done waits a few seconds for a gateway to
+    /// acknowledge its session: with no gateway connected, or none in time, it is granted all the same,
+    /// and packets pass as soon as a gateway has heard of it.
+    async fn step(&self, login: &LoginId, advance: Advance) -> Result<LoginStep, LoginError> {
+        match advance {
+            Advance::Granted {
+                session, revision, ..
+            } => {
                 self.until_acknowledged(&session, revision).await?;
                 Ok(LoginStep::Done(view(*session)))
             }
-            Some(Advance::Wants {
+            Advance::Wants {
                 factors,
                 expires_ms,
-            }) => Ok(LoginStep::Wants {
-                attempt: open.login.clone(),
+            } => Ok(LoginStep::Wants {
+                attempt: login.clone(),
                 factors,
                 expires_in: left(expires_ms, self.0.now_ms()),
             }),
-            None => self.refuse_factor(open, proof.factor().as_str()).await,
         }
     }
 
@@ -163,15 +209,27 @@ impl Logins {
                     return Ok(None);
                 }
                 limits::forgive_device(write.sql(), &attempt.device_id).await?;
+                let keyed = match location.mode {
+                    Mode::Gate => None,
+                    Mode::SessionKey => Some(self.keyed(&mut write, attempt, &location).await?),
+                };
+                let key = keyed.as_ref().map(|keyed| &keyed.key);
                 let session = self
-                    .grant(&mut write, attempt, &location.mfa, level)
+                    .grant(&mut write, attempt, &location.mfa, level, key)
                     .await?;
                 let Some(session) = session else {
                     return Ok(None);
                 };
                 sso::opened(write.sql(), open.id.as_str(), &session.id).await?;
+                if let Some(keyed) = &keyed {
+                    sessions::set_token(write.sql(), &session.id, &keyed.token.hash()).await?;
+                }
                 let revision = write.commit().await?;
-                Ok(Some(Advance::Granted(Box::new(session), revision)))
+                Ok(Some(Advance::Granted {
+                    session: Box::new(session),
+                    revision,
+                    keyed: keyed.map(Box::new),
+                }))
             }
             Next::Wants(factors) => {
                 self.keep(&mut write, open, proven).await?;
@@ -219,12 +277,30 @@ impl Logins {
         Ok(())
     }
 
+    /// A session's own key, and what else its device needs.
+    async fn keyed(
+        &self,
+        write: &mut Write<'_>,
+        attempt: &Attempt,
+        location: &LocationRow,
+    ) -> Result<Keyed, LoginError> {
+        let gateway = gateway_key(write, location).await?;
+        let gateway = gateway.ok_or(LoginError::NoGateway)?;
+        let addresses = devices::addresses_of(write.sql(), &attempt.device_id).await?;
+        Ok(Keyed {
+            key: SessionKey::generate(&self.0)?,
+            token: Token::generate().map_err(OperationError::from)?,
+            tunnel: Tunnel::new(location, &addresses, gateway)?,
+        })
+    }
+
     async fn grant(
         &self,
         write: &mut Write<'_>,
         attempt: &Attempt,
         policy: &MfaPolicy,
         level: portcullis_proto::v1::Level,
+        key: Option<&SessionKey>,
     ) -> Result<Option<SessionRow>, LoginError> {
         let actor = format!("user:{}", attempt.user);
         let grant_of = Grant {
@@ -237,7 +313,7 @@ impl Logins {
             idle_timeout_ms: policy.idle_timeout_ms,
             authenticated_at_ms: None,
             actor: &actor,
-            key: None,
+            key,
         };
         let session = grant(write, grant_of).await?;
         Ok(sessions::find(write.sql(), &session).await?)
@@ -318,6 +394,6 @@ pub(crate) async fn spend_code(
     Ok(true)
 }
 
-fn left(expires_ms: i64, now_ms: i64) -> Duration {
+pub(crate) fn left(expires_ms: i64, now_ms: i64) -> Duration {
     Duration::from_millis(to_u64(expires_ms.saturating_sub(now_ms)))
 }

@@ -58,7 +58,7 @@ impl SessionKey {
 impl Core {
     /// Waits until a gateway holds the session's peer. If none does in time, ends the session: nobody
     /// has its key then, nor ever will.
-    pub(super) async fn held_or_ended(
+    pub(crate) async fn held_or_ended(
         &self,
         session: &SessionRow,
         revision: u64,

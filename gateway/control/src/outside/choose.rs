@@ -1,15 +1,13 @@
 //! The last step, which device is meant, and what a browser may do afterwards.
 
-use std::time::Instant;
-
 use serde_json::json;
 
 use super::{Outside, Stranger, candidates};
 use crate::domain::SessionState;
-use crate::login::{Browser, LoggedOut, LoginError, Next, SessionView, pending, view};
+use crate::login::{Browser, LoggedOut, LoginError, Next, SessionView, view};
 use crate::ops::sessions::{Grant, grant};
 use crate::store::outside_limits::{self, Share};
-use crate::store::sessions::{Ending, Selection, SessionRow};
+use crate::store::sessions::SessionRow;
 use crate::store::{Entry, outside, sessions};
 
 /// A session that was opened from outside.
@@ -95,34 +93,10 @@ impl Outside {
 
     /// Ends it. `None` when there is none.
     pub async fn end(&self, browser: &Browser) -> Result<Option<LoggedOut>, LoginError> {
-        let Some(session) = self.live(browser).await? else {
-            return Ok(None);
-        };
-        let core = self.core();
-        let mut write = core.store.change(core.now_ms()).await?;
-        let (revision, now_ms) = (write.revision(), write.now_ms());
-        let actor = format!("user:{}", session.user);
-        let ending = Ending {
-            state: SessionState::Revoked,
-            by: &actor,
-        };
-        let selection = Selection::Session(session.id);
-        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
-        if ended.is_empty() {
-            return Ok(None);
+        match self.live(browser).await? {
+            Some(session) => self.0.log_out(session).await,
+            None => Ok(None),
         }
-        write
-            .audit(Entry {
-                actor: &actor,
-                action: "session.logout",
-                subject: &format!("device:{}", session.device),
-                detail: crate::ops::ended(&ended),
-            })
-            .await?;
-        let committed = Instant::now();
-        let revision = write.commit().await?;
-        let pending = pending(core, &[session.location_id], revision, committed).await?;
-        Ok(Some(LoggedOut { pending }))
     }
 
     async fn live(&self, browser: &Browser) -> Result<Option<SessionRow>, LoginError> {

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use crate::Control;
 use crate::core::Core;
-use crate::domain::{Factor, FactorSet, MfaPolicy};
-use crate::login::{LoginError, Logins, Next, Proven, at_a_gate, next};
+use crate::domain::{Factor, FactorSet, MfaPolicy, Mode};
+use crate::login::{LoginError, Logins, Next, Proven, next};
 use crate::store::devices::DeviceRow;
 use crate::store::{StoreError, devices, locations, to_u64};
 
@@ -100,8 +100,8 @@ async fn candidates(
     let mut found = Vec::new();
     for device in devices::list(&mut *sql, user_id, "").await? {
         let location = locations::find(&mut *sql, &device.location_id).await?;
-        // There is no tunnel to be opened where sessions begin with a key of their own.
-        let location = location.filter(|location| at_a_gate(Some(location)).is_ok());
+        // Where sessions have a key of their own, it is for the device itself.
+        let location = location.filter(|location| location.mode == Mode::Gate);
         let Some(policy) = location.map(|location| location.mfa) else {
             continue;
         };

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::master_key::{self, MasterKeyError};
@@ -36,18 +38,42 @@ pub enum VaultError {
     },
     #[error("cannot seal a value of {0} bytes")]
     Seal(usize),
+    #[error("cannot derive a key")]
+    Derive,
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
-/// Seals and opens; cheap to clone.
+/// Seals and opens, and derives keys; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Vault(Arc<XChaCha20Poly1305>);
+pub(crate) struct Vault(Arc<Keys>);
+
+struct Keys {
+    seal: XChaCha20Poly1305,
+    derive: Hkdf<Sha256>,
+}
 
 impl Vault {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, MasterKeyError> {
         let key = master_key::load_or_create(state_dir)?;
-        Ok(Self(Arc::new(XChaCha20Poly1305::new(&(*key).into()))))
+        Ok(Self(Arc::new(Keys {
+            seal: XChaCha20Poly1305::new(&(*key).into()),
+            derive: Hkdf::new(Some(b"portcullis derive v1"), key.as_slice()),
+        })))
+    }
+
+    /// The key that belongs to these parts, the first of which names its use (RFC 5869). Whoever has the
+    /// database alone cannot make it.
+    pub(crate) fn derive(&self, parts: &[&[u8]]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        let mut info = Vec::new();
+        for part in parts {
+            info.extend((part.len() as u64).to_be_bytes());
+            info.extend(*part);
+        }
+        let mut key = Zeroizing::new([0; 32]);
+        let derived = self.0.derive.expand(&info, key.as_mut_slice());
+        derived.map_err(|_| VaultError::Derive)?;
+        Ok(key)
     }
 
     /// Nonce and ciphertext, base64.
@@ -55,6 +81,7 @@ impl Vault {
         let nonce = random::<NONCE>()?;
         let sealed = self
             .0
+            .seal
             .encrypt(
                 &XNonce::from(*nonce),
                 Payload {
@@ -80,6 +107,7 @@ impl Vault {
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>().ok_or_else(refused)?;
         let secret = self
             .0
+            .seal
             .decrypt(
                 &XNonce::from(*nonce),
                 Payload {

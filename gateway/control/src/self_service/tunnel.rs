@@ -29,7 +29,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(
+    pub(crate) fn new(
         location: &LocationRow,
         addresses: &[String],
         gateway_key: DeviceKey,

@@ -4,7 +4,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
-use crate::login::Proven;
+use crate::domain::Mode;
+use crate::login::{Begun, Proven, canonical};
 
 /// A login in progress.
 pub(crate) struct Attempt {
@@ -55,13 +56,17 @@ pub(crate) async fn insert(
     Ok(inserted.rows_affected() == 1)
 }
 
-/// The attempt, if it is not too old and was begun from this address.
+/// The attempt, if it is not too old and was begun this way.
 pub(crate) async fn find(
     sql: &mut AnyConnection,
     id: &str,
-    address: &str,
+    begun: Begun,
     now_ms: i64,
 ) -> Result<Option<Attempt>, StoreError> {
+    let (mode, address) = match begun {
+        Begun::InTunnel(from) => (Mode::Gate, canonical(from)),
+        Begun::WithProof => (Mode::SessionKey, String::new()),
+    };
     let row = sqlx::query(
         "SELECT u.id AS user_id, u.name AS user_name, u.totp_secret, u.disabled,
                 d.id AS device_id, d.name AS device, d.location_id,
@@ -69,12 +74,15 @@ pub(crate) async fn find(
          FROM login_attempts l
          JOIN users u ON u.id = l.user_id
          JOIN devices d ON d.id = l.device_id
-         JOIN device_addresses a ON a.device_id = d.id
-         WHERE l.id = $1 AND a.address = $2 AND l.expires_ms > $3 AND d.user_id = u.id",
+         JOIN locations p ON p.id = d.location_id
+         WHERE l.id = $1 AND l.expires_ms > $2 AND d.user_id = u.id AND p.mode = $3
+            AND ($4 = '' OR EXISTS
+                (SELECT 1 FROM device_addresses a WHERE a.device_id = d.id AND a.address = $4))",
     )
     .bind(id)
-    .bind(address)
     .bind(now_ms)
+    .bind(mode.as_str())
+    .bind(address)
     .fetch_optional(sql)
     .await?;
     let Some(row) = row else { return Ok(None) };

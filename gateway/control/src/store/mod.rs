@@ -11,6 +11,7 @@ pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod ca;
 pub(crate) mod changes;
+pub(crate) mod connect;
 pub(crate) mod devices;
 pub(crate) mod enrolments;
 mod error;

@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
 use crate::domain::{DeviceKey, SessionState, level_from_store};
+use crate::secrets::TokenHash;
 
 pub(crate) struct SessionRow {
     pub(crate) id: String,
@@ -238,6 +239,30 @@ pub(crate) async fn find(
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE s.id = $1"));
     let row = sqlx::query(query).bind(id).fetch_optional(sql).await?;
     row.as_ref().map(parse).transpose()
+}
+
+/// Lets the session's device ask for it with this token.
+pub(crate) async fn set_token(
+    sql: &mut AnyConnection,
+    id: &str,
+    token: &TokenHash,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sessions SET token = $2 WHERE id = $1")
+        .bind(id)
+        .bind(token.as_str())
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// The session that this token is of, live or ended.
+pub(crate) async fn find_by_token(
+    sql: &mut AnyConnection,
+    token: &TokenHash,
+) -> Result<Option<SessionRow>, StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE s.token = $1"));
+    let row = sqlx::query(query).bind(token.as_str()).fetch_optional(sql);
+    row.await?.as_ref().map(parse).transpose()
 }
 
 /// The live session of the device with this tunnel address.

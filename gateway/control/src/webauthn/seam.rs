@@ -7,7 +7,7 @@ use sqlx::AnyConnection;
 
 use super::login::{Verified, Written};
 use super::{PasskeyError, Passkeys};
-use crate::login::{self, LoginError, LoginId, Proven, SessionView};
+use crate::login::{self, Begun, LoginError, LoginId, Proven, SessionView};
 use crate::ops::sessions::{Grant, grant};
 use crate::secrets::TokenHash;
 use crate::store::attempts;
@@ -42,7 +42,7 @@ pub(super) async fn attempt(
     now_ms: i64,
 ) -> Result<String, PasskeyError> {
     let id = attempt_id(attempt);
-    let found = attempts::find(sql, &id, &canonical(from), now_ms).await?;
+    let found = attempts::find(sql, &id, Begun::InTunnel(from), now_ms).await?;
     found.ok_or(LoginError::UnknownAttempt)?;
     Ok(id)
 }

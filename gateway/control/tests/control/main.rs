@@ -5,6 +5,7 @@
 mod accounts;
 mod admin;
 mod authenticator;
+mod connect;
 mod enrol;
 mod factors;
 mod fixture;

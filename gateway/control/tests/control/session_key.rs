@@ -8,7 +8,7 @@ use portcullis_proto::v1::revoke_sessions_request::Target;
 use portcullis_proto::v1::{self, AddSessionRequest, AddSessionResponse};
 use tonic::{Code, Request, Status};
 
-use crate::fixture::{Engine, PASSWORD, World, key};
+use crate::fixture::{Account, Engine, PASSWORD, World, key};
 use crate::gateway::{Gateway, Served, enroll};
 
 crate::on_both!(
@@ -40,11 +40,15 @@ pub(crate) async fn location(world: &World, mode: &str) -> Result<v1::Location, 
         .into_inner())
 }
 
-async fn add_device(world: &World, preshared_key: bool) -> Result<v1::Device, Status> {
+async fn add_device(
+    world: &World,
+    public_key: [u8; 32],
+    preshared_key: bool,
+) -> Result<v1::Device, Status> {
     let request = v1::AddDeviceRequest {
         name: "laptop".into(),
         user: "alice".into(),
-        public_key: key("laptop").to_vec(),
+        public_key: public_key.to_vec(),
         preshared_key,
         ..Default::default()
     };
@@ -55,20 +59,29 @@ async fn add_device(world: &World, preshared_key: bool) -> Result<v1::Device, St
 
 /// A session-key location with alice's laptop, and a gateway that follows.
 async fn vault(engine: Engine) -> (World, Served, Gateway) {
+    let (world, _, served, gateway) = vault_with(engine, key("laptop")).await;
+    (world, served, gateway)
+}
+
+/// The same with this key of the laptop's.
+pub(crate) async fn vault_with(
+    engine: Engine,
+    public_key: [u8; 32],
+) -> (World, Account, Served, Gateway) {
     let world = World::new(engine).await;
     location(&world, "session-key").await.unwrap();
-    world.user("alice").await;
-    add_device(&world, false).await.unwrap();
+    let alice = world.user("alice").await;
+    add_device(&world, public_key, false).await.unwrap();
     let served = Served::start(&world.control).await;
     let token = world.control.gateway_token("gw", "vault").await.unwrap();
     let enrolled = enroll(&world.control, served.port, token.expose());
     let mut gateway = Gateway::new(enrolled.await.unwrap());
     gateway.connect(served.port).await.unwrap();
     gateway.follow_to(newest(&world)).await;
-    (world, served, gateway)
+    (world, alice, served, gateway)
 }
 
-fn newest(world: &World) -> u64 {
+pub(crate) fn newest(world: &World) -> u64 {
     *world.control.revisions().borrow()
 }
 
@@ -204,9 +217,9 @@ async fn nobody_logs_in_through_the_tunnel_or_brings_a_key(engine: Engine) {
     let world = World::new(engine).await;
     location(&world, "session-key").await.unwrap();
     world.user("alice").await;
-    let refused = add_device(&world, true).await.unwrap_err();
+    let refused = add_device(&world, key("laptop"), true).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let device = add_device(&world, false).await.unwrap();
+    let device = add_device(&world, key("laptop"), false).await.unwrap();
     let from = device.addresses[0].parse().unwrap();
     let logins = world.control.logins();
     let refused = logins.begin(from, "alice", PASSWORD.into()).await;

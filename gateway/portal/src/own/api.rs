@@ -114,7 +114,7 @@ struct Add {
 
 /// What a WireGuard client has to be told beside its private key.
 #[derive(Serialize, ToSchema)]
-struct TunnelJson {
+pub(crate) struct TunnelJson {
     addresses: Vec<String>,
     dns: Vec<String>,
     /// 0: up to the client.

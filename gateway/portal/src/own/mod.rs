@@ -1,6 +1,6 @@
 //! What users do with their own devices, sessions and factors: calls for programs and the script, and pages.
 
-mod api;
+pub(crate) mod api;
 mod devices;
 mod factors;
 mod factors_api;

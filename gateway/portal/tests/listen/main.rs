@@ -112,7 +112,14 @@ async fn strangers_are_spoken_to_in_public_and_not_without_end() {
     let tls = control
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
-    let portal = Portal::bind_public(&[address], tls, control.enrolments(), None).unwrap();
+    let portal = Portal::bind_public(
+        &[address],
+        tls,
+        control.enrolments(),
+        control.connects(),
+        None,
+    )
+    .unwrap();
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     let connect = async || {
@@ -141,7 +148,14 @@ async fn all_addresses_in_public_take_nothing_from_the_one_inside() {
     let (control, _state) = control().await;
     let tls = || control.server_config_for_portal(&[], None).unwrap();
     let everywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
-    let public = Portal::bind_public(&[everywhere], tls(), control.enrolments(), None).unwrap();
+    let public = Portal::bind_public(
+        &[everywhere],
+        tls(),
+        control.enrolments(),
+        control.connects(),
+        None,
+    )
+    .unwrap();
     let port = public.addresses()[0].port();
     let address = format!("127.0.0.1:{port}");
     assert!(bind(&control, &address).is_err(), "only where it is meant");

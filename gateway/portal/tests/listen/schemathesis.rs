@@ -83,7 +83,14 @@ async fn the_apis_outside_do_what_their_descriptions_say() {
         .unwrap();
     for description in ["api/v1/enrol/openapi.json", "api/v1/openapi.json"] {
         let (tls, outside) = (tls.clone(), Some(control.outside()));
-        let portal = Portal::bind_public(&[address], tls, control.enrolments(), outside).unwrap();
+        let portal = Portal::bind_public(
+            &[address],
+            tls,
+            control.enrolments(),
+            control.connects(),
+            outside,
+        )
+        .unwrap();
         let address = portal.addresses()[0];
         let serving = tokio::spawn(portal.serve(std::future::pending()));
         let description = format!("https://{address}/{description}");

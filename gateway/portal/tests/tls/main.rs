@@ -151,7 +151,14 @@ pub(crate) fn serve_as(control: &Control, name: &PortalName) -> Serving {
     let tls = control
         .server_config_for_portal(&[address.ip()], Some(name))
         .unwrap();
-    let portal = Portal::bind_public(&[address], tls, control.enrolments(), None).unwrap();
+    let portal = Portal::bind_public(
+        &[address],
+        tls,
+        control.enrolments(),
+        control.connects(),
+        None,
+    )
+    .unwrap();
     let address = portal.addresses()[0];
     Serving {
         address,

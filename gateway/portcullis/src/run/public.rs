@@ -22,11 +22,12 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let ips: Vec<IpAddr> = ips.filter(|ip| !ip.is_unspecified()).collect();
     let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
     let outside = config.outside.then(|| control.outside());
-    let portal = Portal::bind_public(&config.public, tls, control.enrolments(), outside)?;
+    let (enrolments, connects) = (control.enrolments(), control.connects());
+    let portal = Portal::bind_public(&config.public, tls, enrolments, connects, outside)?;
     tracing::info!(
         page,
         sign_in = config.outside,
-        "users enrol by one-time links"
+        "users enrol by one-time links, and devices of session-key locations connect"
     );
     control.serve_enrolments_at(page);
     Ok(Some(portal))
