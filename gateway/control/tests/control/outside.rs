@@ -374,9 +374,16 @@ async fn only_devices_whose_location_is_satisfied_are_offered(engine: Engine) {
 async fn devices_of_session_key_locations_are_not_offered(engine: Engine) {
     let (world, alice, _) = World::with_alice(engine).await;
     session_key::location(&world, "session-key").await.unwrap();
-    let key = key("safe");
-    let device = world.try_device("safe", "alice", "vault", &key).await;
-    let safe = device.unwrap().device.unwrap();
+    let request = v1::AddDeviceRequest {
+        name: "safe".into(),
+        user: "alice".into(),
+        location: "vault".into(),
+        public_key: key("safe").to_vec(),
+        ..Default::default()
+    };
+    let admin = world.control.admin();
+    let added = admin.add_device(Request::new(request)).await.unwrap();
+    let safe = added.into_inner().device.unwrap();
     let (outside, browser, choices) = both(&world, &alice).await;
     let names: Vec<String> = choices.into_iter().map(|choice| choice.device).collect();
     assert_eq!(names, ["laptop"]);
