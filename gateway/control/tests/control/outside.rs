@@ -13,6 +13,7 @@ use crate::session_key;
 
 crate::on_both!(
     two_factors_and_then_the_device,
+    parallel_guesses_are_counted_one_by_one,
     a_delay_and_a_refusal_tell_nothing_of_accounts,
     guesses_outside_leave_the_owner_inside_alone,
     guesses_of_one_network_do_not_delay_another,
@@ -63,6 +64,27 @@ fn retry_after_s(result: Result<Browser, LoginError>) -> u64 {
         Err(LoginError::Delayed { retry_after }) => retry_after.as_secs(),
         other => panic!("{other:?}"),
     }
+}
+
+async fn parallel_guesses_are_counted_one_by_one(engine: Engine) {
+    let (world, ..) = World::with_alice(engine).await;
+    let guesses = (0..20).map(|guess| {
+        let outside = world.control.outside();
+        tokio::spawn(async move {
+            let password = Secret::from(format!("wrong {guess}"));
+            outside.begin(HOME, "alice", &password).await
+        })
+    });
+    let mut refused = 0;
+    for guess in guesses.collect::<Vec<_>>() {
+        match guess.await.unwrap() {
+            Err(LoginError::Refused) => refused += 1,
+            Err(LoginError::Delayed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Those that are free, and the one whose price is the first delay.
+    assert!((1..=6).contains(&refused), "{refused} were evaluated");
 }
 
 async fn set_factors(world: &World, location: &str, factors: &[&str], require: Level) {
