@@ -3,6 +3,7 @@
 mod support;
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
@@ -10,6 +11,9 @@ use gateway_common::abi::{PeerState, names};
 use portcullis_agent::datapath::{Attached, Config, Datapath, DatapathError};
 use rustix::thread::LinkNameSpaceType;
 use support::kernel::Sandbox;
+
+/// For what is a matter of milliseconds, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn config(sandbox: &Sandbox) -> Config {
     Config {
@@ -109,7 +113,12 @@ fn inv1_a_program_before_ours_is_an_error() {
         .try_into()
         .expect("a classifier");
     empty.detach(link).expect("detached");
-    datapath.attach(sandbox.index()).expect("first again");
+    // A process that another test is just starting shares the link until it runs its program.
+    let since = Instant::now();
+    while let Err(error) = datapath.attach(sandbox.index()) {
+        assert!(since.elapsed() < PATIENCE, "first again: {error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use portcullis_control::{
@@ -16,7 +17,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{ApiError, Code, NextStep, Refusal};
+use crate::api::{ApiError, Code, NextStep, Refusal, Told};
 use crate::own::api::TunnelJson;
 use crate::view::SessionJson;
 
@@ -207,16 +208,26 @@ async fn recovery(
 struct Presented(Secret);
 
 impl<S: Sync> FromRequestParts<S> for Presented {
-    type Rejection = ApiError;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
         let presented = parts.headers.get(header::AUTHORIZATION);
         let token = presented
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "));
-        Ok(Self(Secret::from(
-            token.ok_or(ApiError::NoSession)?.to_owned(),
-        )))
+        token
+            .map(|token| Self(Secret::from(token.to_owned())))
+            .ok_or_else(|| {
+                let told = Told {
+                    status: StatusCode::UNAUTHORIZED,
+                    code: "no_token",
+                    text: "the session's token is missing".to_owned(),
+                    retry_after_s: None,
+                };
+                // RFC 9110, 11.6.1.
+                let wants = [(header::WWW_AUTHENTICATE, "Bearer")];
+                (wants, told).into_response()
+            })
     }
 }
 

@@ -19,6 +19,8 @@ use subtle::ConstantTimeEq as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+use challenge::Answered;
+
 use crate::Control;
 use crate::domain::{DeviceKey, FactorSet, Mode, SessionState};
 use crate::error::OperationError;
@@ -118,11 +120,12 @@ impl Connects {
         })
     }
 
-    /// Begins a login. Before the proof is found right nothing is counted, written or looked up: nobody without the
-    /// device's key can delay its owner.
+    /// Begins a login. Before the proof is found right nothing is looked up, and before it is that of a device of this
+    /// location nothing is counted or written: nobody without the device's key can delay its owner, and strangers
+    /// write nothing.
     pub async fn begin(&self, proof: Proof) -> Result<ConnectStep, LoginError> {
         let core = &self.0.0;
-        let key = self.proven(&proof).await?;
+        let (key, answered) = self.proven(&proof)?;
         let mut read = core.store.read().await?;
         let device = devices::find_by_key(read.sql(), key).await?;
         let user = users::find(read.sql(), &proof.username).await?;
@@ -137,6 +140,12 @@ impl Connects {
         if location.name != proof.location || location.mode != Mode::SessionKey {
             return Err(LoginError::Refused);
         }
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        if !connect::spend(write.sql(), &answered.id, answered.expires_ms, now_ms).await? {
+            return Err(LoginError::UnknownAttempt);
+        }
+        write.commit().await?;
         let claimed = Claimed {
             device,
             location: Some(location),
@@ -211,8 +220,8 @@ impl Connects {
         Ok(key.map_err(OperationError::from)?)
     }
 
-    /// The key of the device whose proof this is. Spends the challenge.
-    async fn proven(&self, proof: &Proof) -> Result<DeviceKey, LoginError> {
+    /// The key of the device whose proof this is, and the challenge that it answers.
+    fn proven(&self, proof: &Proof) -> Result<(DeviceKey, Answered), LoginError> {
         let core = &self.0.0;
         let (challenge, location) = (&proof.challenge, &proof.location);
         let answered = challenge::check(
@@ -241,13 +250,7 @@ impl Connects {
         if !bool::from(expected.as_slice().ct_eq(&presented)) {
             return Err(LoginError::Refused);
         }
-        let mut write = core.store.record(core.now_ms()).await?;
-        let now_ms = write.now_ms();
-        if !connect::spend(write.sql(), &answered.id, answered.expires_ms, now_ms).await? {
-            return Err(LoginError::UnknownAttempt);
-        }
-        write.commit().await?;
-        Ok(device)
+        Ok((device, answered))
     }
 
     /// What a login is answered. One that is done waits until a gateway holds the peer, and is undone if none does.

@@ -73,3 +73,38 @@ impl SsoPreset {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each of them documents. A change here is a change of what their tokens are trusted with.
+    #[test]
+    fn presets_are_what_providers_document() {
+        use SsoPreset::{Generic, Google, JumpCloud, Microsoft, Okta};
+        let named = |name: &str| serde_json::from_value::<SsoPreset>(name.into()).unwrap();
+        for (name, preset) in [
+            ("generic", Generic),
+            ("google", Google),
+            ("microsoft", Microsoft),
+            ("okta", Okta),
+            ("jumpcloud", JumpCloud),
+        ] {
+            assert_eq!(named(name), preset);
+            // Who has one issuer for all does not need it named, and it is shown as what it is.
+            if let Some(issuer) = preset.issuer() {
+                assert_eq!(issuer, preset.issuer_like());
+            }
+        }
+        // A token that does not say how its user logged in is worth one factor.
+        assert!(Microsoft.levels().is_empty() && JumpCloud.levels().is_empty());
+        // Google knows neither `prompt=login` nor `max_age`: logins have to be recent instead.
+        assert!(!Google.asks_again() && Google.max_age_s() == 3600);
+        for preset in [Generic, Microsoft, Okta, JumpCloud] {
+            assert!(preset.asks_again() && preset.max_age_s() == 0, "{preset:?}");
+        }
+        let of_google = Google.levels().iter().map(|(_, level)| *level);
+        assert_eq!(of_google.collect::<Vec<_>>(), ["mfa"], "never more");
+        assert_eq!(Okta.groups_scope(), Some("groups"));
+    }
+}

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis_control::{ConnectProof, ConnectStep, Connection, Connects, LoginError, LoginId};
 use portcullis_proto::v1::revoke_sessions_request::Target;
 use portcullis_trust::Claim;
+use sqlx::{AnyConnection, Connection as _};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::fixture::{Account, Engine, PASSWORD, World};
@@ -195,6 +196,16 @@ async fn nothing_begins_without_the_devices_key(engine: Engine) {
         matches!(refused, Err(LoginError::UnknownAttempt)),
         "{refused:?}"
     );
+
+    let mut connection = AnyConnection::connect(&world.config.database)
+        .await
+        .unwrap();
+    let spent: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM connect_spent")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(spent, 0, "strangers write nothing");
 
     // Whoever tries has delayed nobody, and left no record.
     for _ in 0..10 {

@@ -13,6 +13,7 @@ use crate::fixture::{Engine, PASSWORD, World};
 crate::on_both!(
     password_and_code_open_a_session,
     a_code_is_accepted_once,
+    a_code_is_good_one_step_around_its_own,
     invariant_11_the_sixth_wrong_attempt_is_delayed_across_a_restart,
     parallel_guesses_are_counted_one_by_one,
     a_right_password_buys_no_more_guesses_of_the_code,
@@ -94,6 +95,27 @@ async fn a_code_is_accepted_once(engine: Engine) {
         .totp(from, &attempt, &next)
         .await
         .unwrap();
+}
+
+/// By the codes of oathtool, at the first and at the last millisecond of a step.
+async fn a_code_is_good_one_step_around_its_own(engine: Engine) {
+    for within_ms in [0, 29_999] {
+        for (steps, is_good) in [(-2, false), (-1, true), (0, true), (1, true), (2, false)] {
+            let (world, alice, from) = World::with_alice(engine).await;
+            let step_ms = world.now_ms();
+            world
+                .now
+                .store(step_ms + within_ms, std::sync::atomic::Ordering::SeqCst);
+            let attempt = world.begin(from, "alice", PASSWORD).await.unwrap();
+            let code = alice.code(step_ms + steps * 30_000);
+            let answer = world.control.logins().totp(from, &attempt, &code).await;
+            match answer {
+                Ok(_) => assert!(is_good, "{steps} steps away, {within_ms} ms into a step"),
+                Err(LoginError::Refused) => assert!(!is_good, "{steps} steps away, {within_ms}"),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 async fn invariant_11_the_sixth_wrong_attempt_is_delayed_across_a_restart(engine: Engine) {

@@ -9,9 +9,11 @@ use portcullis_proto::v1::{self, admin_server::Admin as _, revoke_sessions_reque
 use tonic::Request;
 
 use crate::fixture::{Account, Engine, PASSWORD, World, key};
+use crate::session_key;
 
 crate::on_both!(
     two_factors_and_then_the_device,
+    parallel_guesses_are_counted_one_by_one,
     a_delay_and_a_refusal_tell_nothing_of_accounts,
     guesses_outside_leave_the_owner_inside_alone,
     guesses_of_one_network_do_not_delay_another,
@@ -19,6 +21,7 @@ crate::on_both!(
     a_right_password_buys_few_codes,
     limits_and_logins_survive_a_restart,
     only_devices_whose_location_is_satisfied_are_offered,
+    devices_of_session_key_locations_are_not_offered,
     nobody_elses_device_and_none_before_both_factors,
     a_browser_may_do_what_its_session_may,
     what_voids_factors_voids_logins_half_way,
@@ -61,6 +64,27 @@ fn retry_after_s(result: Result<Browser, LoginError>) -> u64 {
         Err(LoginError::Delayed { retry_after }) => retry_after.as_secs(),
         other => panic!("{other:?}"),
     }
+}
+
+async fn parallel_guesses_are_counted_one_by_one(engine: Engine) {
+    let (world, ..) = World::with_alice(engine).await;
+    let guesses = (0..20).map(|guess| {
+        let outside = world.control.outside();
+        tokio::spawn(async move {
+            let password = Secret::from(format!("wrong {guess}"));
+            outside.begin(HOME, "alice", &password).await
+        })
+    });
+    let mut refused = 0;
+    for guess in guesses.collect::<Vec<_>>() {
+        match guess.await.unwrap() {
+            Err(LoginError::Refused) => refused += 1,
+            Err(LoginError::Delayed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Those that are free, and the one whose price is the first delay.
+    assert!((1..=6).contains(&refused), "{refused} were evaluated");
 }
 
 async fn set_factors(world: &World, location: &str, factors: &[&str], require: Level) {
@@ -366,6 +390,28 @@ async fn only_devices_whose_location_is_satisfied_are_offered(engine: Engine) {
     // And was not spent.
     set_factors(&world, "office", &["password", "totp"], Level::Mfa).await;
     outside.totp(HOME, &browser, &code).await.unwrap();
+}
+
+/// Their sessions begin with a key of their own, which nothing here hands out.
+async fn devices_of_session_key_locations_are_not_offered(engine: Engine) {
+    let (world, alice, _) = World::with_alice(engine).await;
+    session_key::location(&world, "session-key").await.unwrap();
+    let request = v1::AddDeviceRequest {
+        name: "safe".into(),
+        user: "alice".into(),
+        location: "vault".into(),
+        public_key: key("safe").to_vec(),
+        ..Default::default()
+    };
+    let admin = world.control.admin();
+    let added = admin.add_device(Request::new(request)).await.unwrap();
+    let safe = added.into_inner().device.unwrap();
+    let (outside, browser, choices) = both(&world, &alice).await;
+    let names: Vec<String> = choices.into_iter().map(|choice| choice.device).collect();
+    assert_eq!(names, ["laptop"]);
+    let refused = outside.choose(HOME, &browser, &safe.id).await;
+    assert!(matches!(refused, Err(LoginError::Refused)), "{refused:?}");
+    assert!(world.sessions().await.is_empty());
 }
 
 async fn nobody_elses_device_and_none_before_both_factors(engine: Engine) {

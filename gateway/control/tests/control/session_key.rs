@@ -20,7 +20,7 @@ crate::on_both!(
     a_location_has_a_mode_that_there_is,
 );
 
-async fn location(world: &World, mode: &str) -> Result<v1::Location, Status> {
+pub(crate) async fn location(world: &World, mode: &str) -> Result<v1::Location, Status> {
     let location = v1::Location {
         name: "vault".into(),
         pools: vec!["10.88.0.0/24".into()],

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::namespace::Namespace;
 
 /// How long a reply may take before its datagram counts as lost.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// One flow of numbered datagrams.
 #[derive(Debug)]
@@ -29,12 +29,14 @@ struct Log {
 }
 
 /// What became of the datagrams.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// How many were sent.
     pub sent: usize,
     /// How many came back.
     pub answered: usize,
+    /// The numbers of those that did not.
+    pub missing: Vec<u64>,
     /// When the last one that came back had been sent.
     pub last_answered_sent_at: Option<Instant>,
 }
@@ -95,6 +97,12 @@ impl Probe {
         Ok(self.with(|log| Report {
             sent: log.sent.len(),
             answered: log.answered.len(),
+            missing: log
+                .sent
+                .keys()
+                .filter(|number| !log.answered.contains_key(number))
+                .copied()
+                .collect(),
             last_answered_sent_at: log
                 .answered
                 .keys()
@@ -118,8 +126,8 @@ impl Drop for Probe {
 fn work(socket: &UdpSocket, interval: Duration, stop: &AtomicBool, log: &Mutex<Log>) -> Result<()> {
     let mut next = Instant::now();
     let mut number = 0_u64;
-    let mut ended = None;
-    while ended.is_none_or(|at: Instant| at.elapsed() < GRACE) {
+    let mut ended: Option<Instant> = None;
+    loop {
         let now = Instant::now();
         if ended.is_none() && stop.load(Ordering::Relaxed) {
             ended = Some(now);
@@ -148,7 +156,8 @@ fn work(socket: &UdpSocket, interval: Duration, stop: &AtomicBool, log: &Mutex<L
             let log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.answered.len() == log.sent.len()
         };
-        if ended.is_some() && all_back {
+        // Only now, when everything that had come was read.
+        if ended.is_some_and(|at| all_back || now.duration_since(at) >= GRACE) {
             break;
         }
         thread::sleep(interval.min(Duration::from_millis(5)));

@@ -90,9 +90,9 @@ fn a_deny_rule_cuts_a_running_flow_and_spares_the_others() -> Result<()> {
         let report = v6.finish()?;
         ensure!(
             report.lost() == 0,
-            "of {} datagrams of a flow that every policy permits, {} were lost",
+            "of {} datagrams of a flow that every policy permits, these were lost: {:?}",
             report.sent,
-            report.lost()
+            report.missing
         );
 
         // No rule at all: nothing but the portal.
