@@ -98,6 +98,21 @@ pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now:
     }
 }
 
+/// Whether nothing is wanted of the session that is held but an earlier deadline, which is still to come for a while:
+/// as after a message that was faster than the one before. No packet until then is one that only the old state
+/// permits, so that none has to be dropped for it.
+fn is_earlier_only(held: Option<&SessionGrant>, wanted: Option<&Session>, now: u64) -> bool {
+    let (Some(held), Some(wanted)) = (held, wanted) else {
+        return false;
+    };
+    let grant = wanted.grant(now, Some(held.last_activity));
+    held.tag == grant.tag
+        && held.level == grant.level
+        && held.idle_timeout == grant.idle_timeout
+        && grant.deadline <= held.deadline
+        && grant.deadline > now.saturating_add(DEADLINE_TOLERANCE)
+}
+
 /// Actions by phase.
 #[derive(Default)]
 struct Plan {
@@ -158,7 +173,8 @@ impl Plan {
         if holds_session(have, want, now) {
             return;
         }
-        if have.is_some() && (want.is_none() || identity_changes || class_changes) {
+        let other = class_changes && !is_earlier_only(have, want, now);
+        if have.is_some() && (want.is_none() || identity_changes || other) {
             self.locks.push(Action::Lock(key));
         }
         if let Some(want) = want {

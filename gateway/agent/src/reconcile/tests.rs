@@ -232,6 +232,32 @@ fn effective_policies_of_many_peers_come_before_the_first_of_their_grants() {
 }
 
 #[test]
+fn a_deadline_that_seems_a_little_earlier_locks_nobody_for_another_policy() {
+    // Another class, under the pre-shared key that it had.
+    let with_class = |class: u32| v1::Peer {
+        policy: class,
+        ..peer(1, &[2], 0, Some(session(1, 60)))
+    };
+    let wanted = desired(vec![with_class(2)]);
+    let planned = |deadline: u64| {
+        let mut model = Model::new(&desired(vec![with_class(1)]));
+        let half = model.0.get_mut(&key(1)).expect("peer").datapath.as_mut();
+        let session = half.expect("admitted").session.as_mut();
+        session.expect("session").deadline = deadline;
+        model.plan(&wanted)
+    };
+    // The message before was slower.
+    let actions = planned(NOW + 60 * SECOND + 1);
+    assert!(
+        matches!(actions[..], [Action::Classify(_, 2), Action::Grant(..)]),
+        "{actions:?}"
+    );
+    // A longer one is another matter: what it permits, the old policy was not meant for.
+    let actions = planned(NOW + 20 * SECOND);
+    assert!(matches!(actions[0], Action::Lock(_)), "{actions:?}");
+}
+
+#[test]
 fn inv5_a_preshared_key_is_compared() {
     let (_, actions) = moves(vec![peer(1, &[2], 8, None)], vec![peer(1, &[2], 9, None)]);
     // The effective policy of these peers changes along with it.
