@@ -85,9 +85,7 @@ pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now:
         (None, None) => true,
         (Some(held), Some(wanted)) => {
             let grant = wanted.grant(now, Some(held.last_activity));
-            held.tag == grant.tag
-                && held.level == grant.level
-                && held.idle_timeout == grant.idle_timeout
+            is_same_but_deadline(held, &grant)
                 && (grant
                     .deadline
                     .checked_sub(held.deadline)
@@ -98,6 +96,10 @@ pub fn holds_session(held: Option<&SessionGrant>, wanted: Option<&Session>, now:
     }
 }
 
+fn is_same_but_deadline(held: &SessionGrant, grant: &SessionGrant) -> bool {
+    held.tag == grant.tag && held.level == grant.level && held.idle_timeout == grant.idle_timeout
+}
+
 /// Whether nothing is wanted of the session that is held but an earlier deadline, which is still to come for a while:
 /// as after a message that was faster than the one before. No packet until then is one that only the old state
 /// permits, so that none has to be dropped for it.
@@ -106,9 +108,7 @@ fn is_earlier_only(held: Option<&SessionGrant>, wanted: Option<&Session>, now: u
         return false;
     };
     let grant = wanted.grant(now, Some(held.last_activity));
-    held.tag == grant.tag
-        && held.level == grant.level
-        && held.idle_timeout == grant.idle_timeout
+    is_same_but_deadline(held, &grant)
         && grant.deadline <= held.deadline
         && grant.deadline > now.saturating_add(DEADLINE_TOLERANCE)
 }

@@ -21,9 +21,9 @@ use std::time::Duration;
 use crate::Control;
 use crate::core::Core;
 use crate::domain::{Factor, FactorSet, MfaPolicy, Mode};
-use crate::login::{LoginError, Logins, Next, Proven, next};
+use crate::login::{LoginError, Logins, Next, Proven, left, next};
 use crate::store::devices::DeviceRow;
-use crate::store::{StoreError, devices, locations, to_u64};
+use crate::store::{StoreError, devices, locations};
 
 pub use choose::Opened;
 
@@ -124,10 +124,6 @@ fn codes(candidates: &[(DeviceRow, MfaPolicy, Next)]) -> FactorSet {
         }
     }
     factors
-}
-
-fn left(expires_ms: i64, now_ms: i64) -> Duration {
-    Duration::from_millis(to_u64(expires_ms.saturating_sub(now_ms)))
 }
 
 fn delayed(until_ms: i64, now_ms: i64) -> LoginError {

@@ -37,6 +37,11 @@ impl Asking {
     fn login(&self) -> Result<&Browser, LoginError> {
         self.login.as_ref().ok_or(LoginError::UnknownAttempt)
     }
+
+    /// Who goes on with a login, and from where.
+    fn who(&self) -> Result<(Stranger, &Browser), LoginError> {
+        Ok((self.stranger()?, self.login()?))
+    }
 }
 
 impl FromRequestParts<Outside> for Asking {

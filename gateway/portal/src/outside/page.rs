@@ -146,9 +146,9 @@ async fn totp(
     let Ok(Form(form)) = form else {
         return incomplete();
     };
-    let step = match (asking.stranger(), asking.login()) {
-        (Ok(stranger), Ok(browser)) => outside.totp(stranger, browser, form.code.trim()).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let step = match asking.who() {
+        Ok((stranger, browser)) => outside.totp(stranger, browser, form.code.trim()).await,
+        Err(error) => Err(error),
     };
     after(&outside, &asking, step, WRONG_CODE).await
 }
@@ -161,9 +161,9 @@ async fn recovery(
     let Ok(Form(form)) = form else {
         return incomplete();
     };
-    let step = match (asking.stranger(), asking.login()) {
-        (Ok(stranger), Ok(browser)) => outside.recovery(stranger, browser, &form.code).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let step = match asking.who() {
+        Ok((stranger, browser)) => outside.recovery(stranger, browser, &form.code).await,
+        Err(error) => Err(error),
     };
     after(&outside, &asking, step, WRONG_CODE).await
 }
@@ -181,9 +181,9 @@ async fn device(
     let Ok(Form(form)) = form else {
         return incomplete();
     };
-    let opened = match (asking.stranger(), asking.login()) {
-        (Ok(stranger), Ok(browser)) => outside.choose(stranger, browser, &form.device).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let opened = match asking.who() {
+        Ok((stranger, browser)) => outside.choose(stranger, browser, &form.device).await,
+        Err(error) => Err(error),
     };
     match opened {
         Ok(opened) => {
