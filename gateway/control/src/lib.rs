@@ -54,6 +54,7 @@ pub use connect::{
 pub use domain::{Factor, FactorSet, Invalid, level_name};
 pub use enrol::{
     EnrolError, EnrolStep, Enrolled, EnrolmentId, Enrolments, FirstAdmin, NewAuthenticator,
+    Newcomer,
 };
 pub use error::{ControlError, OperationError};
 pub use login::{

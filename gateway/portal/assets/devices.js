@@ -35,7 +35,7 @@
   const add = async (body) => {
     let response;
     try {
-      response = await fetch("/api/v1/devices", {
+      response = await fetch(form.dataset.call || "/api/v1/devices", {
         method: "POST",
         headers: { "content-type": "application/json" },
         body: JSON.stringify(body),
@@ -97,10 +97,10 @@
     else part("qr").hidden = true;
     document.querySelector("[data-devices]").hidden = true;
     result.hidden = false;
-    const title = result.querySelector("h1");
+    const title = result.querySelector("h1, h2");
     title.tabIndex = -1;
     title.focus();
-    window.scrollTo(0, 0);
+    title.scrollIntoView();
   };
 
   const refuse = (text) => {
@@ -119,11 +119,14 @@
         pair = await makePair();
       } catch {
         if (paste) paste.open = true;
-        throw new Told("This browser cannot make WireGuard keys. Make one with your WireGuard app, and paste its public key below.");
+        throw new Told("This browser cannot make WireGuard keys. " + (paste
+          ? "Make one with your WireGuard app, and paste its public key below."
+          : "Your administrator can add your device."));
       }
       const field = (name) => form.elements.namedItem(name);
       const body = { name: field("name").value, public_key: pair.open };
       if (field("temporary").checked) body.hours = Number(field("hours").value);
+      if (field("enrolment")) body.enrolment = field("enrolment").value;
       const { device, tunnel } = await add(body);
       show(device, configuration(pair.secret, tunnel));
     } catch (error) {

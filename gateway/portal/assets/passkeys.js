@@ -73,8 +73,9 @@
     });
   };
 
-  const register = async (begin, finish, name, endOthers) => {
-    const begun = await send(begin);
+  // What both calls are told beside the passkey: whose it is, where no device says so.
+  const register = async (begin, finish, bound, details) => {
+    const begun = await send(begin, bound);
     const publicKey = begun.publicKey;
     publicKey.challenge = toBytes(publicKey.challenge);
     publicKey.user.id = toBytes(publicKey.user.id);
@@ -83,9 +84,9 @@
     const { attestationObject, clientDataJSON } = made.response;
     const transports = made.response.getTransports ? made.response.getTransports() : [];
     await send(finish, {
+      ...bound,
+      ...details,
       ceremony: begun.ceremony,
-      name,
-      end_other_sessions: endOthers,
       credential: {
         id: made.id,
         rawId: toText(made.rawId),
@@ -108,7 +109,14 @@
     button.disabled = true;
     try {
       await work();
-      window.location.assign(then);
+      if (then) {
+        window.location.assign(then);
+        return;
+      }
+      box.hidden = true;
+      const done = document.querySelector("[data-passkey-done]");
+      done.hidden = false;
+      done.focus();
     } catch (error) {
       said.textContent = inWords(error);
       said.hidden = false;
@@ -132,9 +140,11 @@
     } else {
       box.addEventListener("submit", (event) => {
         event.preventDefault();
-        const name = box.elements.namedItem("name").value;
-        const endOthers = box.elements.namedItem("end_other_sessions").checked;
-        run(box, button, () => register(begin, finish, name, endOthers), then);
+        const field = (name) => box.elements.namedItem(name);
+        const details = { name: field("name").value };
+        if (field("end_other_sessions")) details.end_other_sessions = field("end_other_sessions").checked;
+        const bound = field("enrolment") ? { enrolment: field("enrolment").value } : {};
+        run(box, button, () => register(begin, finish, bound, details), then);
       });
     }
   }

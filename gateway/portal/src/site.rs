@@ -1,9 +1,9 @@
 //! What the handlers work with.
 
 use axum::extract::{FromRef, FromRequestParts};
-use axum::http::header;
 use axum::http::request::Parts;
-use portcullis_control::{Logins, Passkeys, Sso};
+use axum::http::{HeaderMap, header};
+use portcullis_control::{Logins, Passkeys, PortalName, Sso};
 use std::convert::Infallible;
 
 /// The services behind the portal.
@@ -33,6 +33,17 @@ pub(crate) enum Offer {
 }
 
 impl Offer {
+    /// For a request with these headers, where passkeys are bound to this name.
+    pub(crate) fn from(name: Option<&PortalName>, headers: &HeaderMap) -> Self {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        match name {
+            Some(name) => Self::of(name.as_str(), host),
+            None => Self::Off,
+        }
+    }
+
     fn of(name: &str, host: Option<&str>) -> Self {
         let Some(host) = host else { return Self::Off };
         let (asked, port) = match host.rsplit_once(':') {
@@ -66,12 +77,8 @@ impl FromRequestParts<Site> for Offer {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
-        let host = parts.headers.get(header::HOST);
-        let host = host.and_then(|host| host.to_str().ok());
-        Ok(match &site.passkeys {
-            Some(passkeys) => Self::of(passkeys.name().as_str(), host),
-            None => Self::Off,
-        })
+        let name = site.passkeys.as_ref().map(Passkeys::name);
+        Ok(Self::from(name, &parts.headers))
     }
 }
 

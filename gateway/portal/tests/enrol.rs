@@ -87,7 +87,7 @@ impl Fixture {
     async fn token(&self) -> String {
         let request = v1::InviteUserRequest {
             name: "ada".to_owned(),
-            valid_ms: 0,
+            ..Default::default()
         };
         let admin = self.control.admin();
         let link = admin.invite_user(tonic::Request::new(request)).await;

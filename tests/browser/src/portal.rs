@@ -136,7 +136,7 @@ impl Portal {
     pub async fn invite(&self) -> Result<String> {
         let request = Request::new(v1::InviteUserRequest {
             name: "ada".into(),
-            valid_ms: 0,
+            ..Default::default()
         });
         let link = self.control.admin().invite_user(request).await?;
         Ok(link.into_inner().url)

@@ -108,9 +108,7 @@ impl Admin for AdminService {
         request: Request<InviteUserRequest>,
     ) -> Result<Response<EnrolmentLink>, Status> {
         let request = request.into_inner();
-        Ok(Response::new(
-            self.0.invite_user(&request.name, request.valid_ms).await?,
-        ))
+        Ok(Response::new(self.0.invite_user(request).await?))
     }
 
     async fn reset_factors(

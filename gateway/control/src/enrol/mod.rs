@@ -4,7 +4,10 @@
 //! and no address says anything. Each enrolment is a record in the store, so that a restart loses none
 //! and two at once do not disturb each other. Only the last step touches the account, and uses up the
 //! link: the first to finish wins, and until then everything old stays good.
+//!
+//! Who has finished may add a first passkey from the same page, and where the link says so a first device.
 
+mod newcomer;
 mod redeem;
 
 use std::sync::Arc;
@@ -15,8 +18,10 @@ use crate::core::Core;
 use crate::error::OperationError;
 use crate::password::PasswordError;
 use crate::secrets::{Field, Secret, Token};
+use crate::self_service::SelfServiceError;
 use crate::store::StoreError;
 use crate::totp::Authenticator;
+use crate::webauthn::{PasskeyError, Passkeys, PortalName};
 
 /// How long an enrolment may take from the first step to the last.
 const WITHIN_MS: i64 = 60 * 60 * 1000;
@@ -24,11 +29,17 @@ const WITHIN_MS: i64 = 60 * 60 * 1000;
 /// Whoever needs more asks for a new link.
 const MOST_TRIES: i64 = 100;
 
+/// How long who has finished may take for a first passkey and a first device.
+const NEWCOMER_MS: i64 = 15 * 60 * 1000;
+
 /// Runs enrolments; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Enrolments(pub(crate) Arc<Core>);
+pub struct Enrolments {
+    core: Arc<Core>,
+    passkeys: Option<Passkeys>,
+}
 
-/// Names an enrolment in progress. Unguessable; the store keeps its hash.
+/// Names an enrolment in progress, or one that has finished. Unguessable; the store keeps its hash.
 #[derive(Clone)]
 pub struct EnrolmentId(String);
 
@@ -59,6 +70,19 @@ pub struct Enrolled {
     pub user: String,
     /// Shown this once.
     pub recovery_codes: Vec<Secret>,
+    pub newcomer: Newcomer,
+}
+
+/// What may still be added from the page that said so.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// To be given with what is added. Another one than before the account was changed.
+    pub id: EnrolmentId,
+    /// Whether a first passkey may be added.
+    pub passkey: bool,
+    /// The location at which a first device may be added.
+    pub device_at: Option<String>,
+    pub expires_in: Duration,
 }
 
 /// What the first administrator is to be told.
@@ -87,6 +111,15 @@ pub enum EnrolError {
     /// Not a code of the new authenticator, now.
     #[error("the code is wrong or too old")]
     Code,
+    /// Nobody who has enrolled lately, or the time for it is over.
+    #[error("the time to add it from here is over, or it is there already")]
+    TooLate,
+    /// The first passkey was not added.
+    #[error(transparent)]
+    Passkey(PasskeyError),
+    /// The first device was not added.
+    #[error(transparent)]
+    Device(SelfServiceError),
     #[error("the enrolment could not be processed: {0}")]
     Internal(OperationError),
 }
@@ -94,7 +127,10 @@ pub enum EnrolError {
 impl Control {
     /// Enrolments by one-time links.
     pub fn enrolments(&self) -> Enrolments {
-        Enrolments(self.0.clone())
+        Enrolments {
+            core: self.0.clone(),
+            passkeys: None,
+        }
     }
 
     /// Says where the page to enrol at is served: links lead there from now on. Before, there are none.
@@ -119,6 +155,22 @@ impl Control {
             },
             None => FirstAdmin::NotNeeded,
         })
+    }
+}
+
+impl Enrolments {
+    /// Offers first passkeys, too: made for the origins at which these enrolments are served.
+    #[must_use]
+    pub fn with_passkeys(self, passkeys: Passkeys) -> Self {
+        Self {
+            passkeys: Some(passkeys),
+            ..self
+        }
+    }
+
+    /// The name at which a first passkey can be added, if there is one.
+    pub fn passkeys_at(&self) -> Option<&PortalName> {
+        self.passkeys.as_ref().map(Passkeys::name)
     }
 }
 
@@ -168,6 +220,18 @@ impl From<OperationError> for EnrolError {
             ) => Self::Password(error),
             other => Self::Internal(other),
         }
+    }
+}
+
+impl From<PasskeyError> for EnrolError {
+    fn from(error: PasskeyError) -> Self {
+        Self::Passkey(error)
+    }
+}
+
+impl From<SelfServiceError> for EnrolError {
+    fn from(error: SelfServiceError) -> Self {
+        Self::Device(error)
     }
 }
 

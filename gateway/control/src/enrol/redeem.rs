@@ -23,7 +23,7 @@ use crate::totp::Authenticator;
 impl Enrolments {
     /// Begins with a link's token. The link stays good. `from` is for the audit alone.
     pub async fn begin(&self, from: IpAddr, token: &Secret) -> Result<EnrolStep, EnrolError> {
-        let core = &self.0;
+        let core = &self.core;
         let hash = TokenHash::of(token.expose());
         // Strangers cost a look, and no write.
         let mut read = core.store.read().await?;
@@ -73,7 +73,7 @@ impl Enrolments {
         enrolment: &EnrolmentId,
         password: &Secret,
     ) -> Result<NewAuthenticator, EnrolError> {
-        let core = &self.0;
+        let core = &self.core;
         let found = self.try_one(enrolment).await?;
         let hashed = core.passwords.hash(password, &found.user).await;
         let hashed = hashed.map_err(OperationError::from)?;
@@ -88,7 +88,7 @@ impl Enrolments {
     /// Where an enrolment is: wants a password.
     pub async fn step(&self, enrolment: &EnrolmentId) -> Result<EnrolStep, EnrolError> {
         let found = self.find(enrolment).await?;
-        let left_ms = found.expires_ms.saturating_sub(self.0.now_ms());
+        let left_ms = found.expires_ms.saturating_sub(self.core.now_ms());
         Ok(EnrolStep {
             enrolment: enrolment.clone(),
             user: found.user,
@@ -117,7 +117,7 @@ impl Enrolments {
         enrolment: &EnrolmentId,
         code: &str,
     ) -> Result<Enrolled, EnrolError> {
-        let core = &self.0;
+        let core = &self.core;
         let found = self.try_one(enrolment).await?;
         if found.password.is_empty() {
             return Err(EnrolError::PasswordFirst);
@@ -149,6 +149,7 @@ impl Enrolments {
         let locations = locations_of_user(&mut write, user_id).await?;
         // With the sessions goes the link, and with the link every other enrolment.
         let ended = end_all(&mut write, user_id, &actor).await?;
+        let newcomer = self.welcome(&mut write, &found).await?;
         write
             .audit(Entry {
                 actor: &actor,
@@ -172,13 +173,14 @@ impl Enrolments {
         Ok(Enrolled {
             user: found.user,
             recovery_codes: codes.iter().map(|code| code.expose().into()).collect(),
+            newcomer,
         })
     }
 
     /// Looks up an enrolment, and counts what is about to be tried with it: in the store, so that
     /// beginning again or a restart buys nothing.
     async fn try_one(&self, enrolment: &EnrolmentId) -> Result<Enrolment, EnrolError> {
-        let core = &self.0;
+        let core = &self.core;
         self.find(enrolment).await?;
         let id = TokenHash::of(enrolment.as_str());
         let mut write = core.store.record(core.now_ms()).await?;
@@ -191,7 +193,7 @@ impl Enrolments {
     }
 
     async fn find(&self, enrolment: &EnrolmentId) -> Result<Enrolment, EnrolError> {
-        let core = &self.0;
+        let core = &self.core;
         let id = TokenHash::of(enrolment.as_str());
         let mut read = core.store.read().await?;
         let found = enrolments::find(read.sql(), id.as_str(), core.now_ms(), MOST_TRIES).await?;
@@ -201,7 +203,7 @@ impl Enrolments {
 
     fn seed(&self, enrolment: &Enrolment) -> Result<Zeroizing<Vec<u8>>, EnrolError> {
         let unsealed = self
-            .0
+            .core
             .vault
             .unseal(seed_field(&enrolment.id), &enrolment.totp_secret);
         Ok(unsealed.map_err(OperationError::from)?)

@@ -9,12 +9,15 @@ use super::revocation::{Affected, locations_of_user};
 use super::users::{end_all, new_user, view};
 use super::{ADMIN, Result, by_admin, found};
 use crate::core::Core;
-use crate::domain::{Factor, FactorSet, Role};
+use crate::domain::{Factor, FactorSet, Mode, Role};
 use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::enrolments::{self, NewLink};
+use crate::store::locations::LocationRow;
 use crate::store::users::UserRow;
-use crate::store::{Entry, Write, accounts, devices, limits, recovery, sso, to_i64, users};
+use crate::store::{
+    Entry, Write, accounts, devices, limits, locations, recovery, sso, to_i64, users,
+};
 
 /// How long a link is good where nothing else is said.
 const VALID_MS: u64 = 24 * 60 * 60 * 1000;
@@ -25,6 +28,14 @@ const LONGEST_REASON: usize = 256;
 /// The account that is made for the first administrator.
 const FIRST_ADMIN: &str = "admin";
 const SYSTEM: &str = "system";
+/// What a link is to be like.
+struct Wanted<'a> {
+    /// 0: a day.
+    valid_ms: u64,
+    device_at: Option<&'a LocationRow>,
+    first_admin: bool,
+}
+
 const OFF: &str = "enrolment is off: name an address in [portal] public and restart, or set factors here: `portcullis user add NAME` for a new user, `portcullis user reset NAME --password --totp` for one that there is";
 
 impl Core {
@@ -45,10 +56,15 @@ impl Core {
     }
 
     /// A new link for an account that there is. Its factors stay as they are until the link was used.
-    pub(crate) async fn invite_user(&self, name: &str, valid_ms: u64) -> Result<v1::EnrolmentLink> {
+    pub(crate) async fn invite_user(
+        &self,
+        request: v1::InviteUserRequest,
+    ) -> Result<v1::EnrolmentLink> {
+        let name = &request.name;
         let mut write = self.store.record(self.now_ms()).await?;
         let user = found("user", name, users::find(write.sql(), name)).await?;
-        let link = self.invite(&mut write, &user, valid_ms).await?;
+        let (valid_ms, location) = (request.valid_ms, &request.location);
+        let link = self.invite(&mut write, &user, valid_ms, location).await?;
         write.commit().await?;
         Ok(link)
     }
@@ -59,9 +75,19 @@ impl Core {
         write: &mut Write<'_>,
         user: &UserRow,
         valid_ms: u64,
+        location: &str,
     ) -> Result<v1::EnrolmentLink> {
         let page = self.enrolment_page()?;
-        self.link(write, page, user, valid_ms, false).await
+        let device_at = match location {
+            "" => None,
+            name => Some(first_location(write, name).await?),
+        };
+        let wanted = Wanted {
+            valid_ms,
+            device_at: device_at.as_ref(),
+            first_admin: false,
+        };
+        self.link(write, page, user, wanted).await
     }
 
     /// Voids what was lost, ends all that the account holds, and makes a link to enrol anew by. It
@@ -120,8 +146,12 @@ impl Core {
             .await?;
         let link = match self.enrolment_page() {
             Ok(page) if !user.disabled => {
-                let valid_ms = request.valid_ms;
-                Some(self.link(&mut write, page, &user, valid_ms, false).await?)
+                let wanted = Wanted {
+                    valid_ms: request.valid_ms,
+                    device_at: None,
+                    first_admin: false,
+                };
+                Some(self.link(&mut write, page, &user, wanted).await?)
             }
             _ => None,
         };
@@ -167,7 +197,12 @@ impl Core {
             }
             _ => return Ok(None),
         };
-        let link = self.link(&mut write, page, &user, VALID_MS, true).await?;
+        let wanted = Wanted {
+            valid_ms: VALID_MS,
+            device_at: None,
+            first_admin: true,
+        };
+        let link = self.link(&mut write, page, &user, wanted).await?;
         self.reclassify(&mut write).await?;
         write.commit().await?;
         Ok(Some(link))
@@ -192,9 +227,13 @@ impl Core {
         write: &mut Write<'_>,
         page: &str,
         user: &UserRow,
-        valid_ms: u64,
-        first_admin: bool,
+        wanted: Wanted<'_>,
     ) -> Result<v1::EnrolmentLink> {
+        let Wanted {
+            valid_ms,
+            device_at,
+            first_admin,
+        } = wanted;
         if user.disabled {
             let text = format!("user {:?} is disabled: enable it first", user.name);
             return Err(OperationError::Precondition(text));
@@ -212,6 +251,7 @@ impl Core {
         let link = NewLink {
             id: id.as_str(),
             user_id: &user.id,
+            location_id: device_at.map_or("", |location| &location.id),
             first_admin,
             created_ms: write.now_ms(),
             expires_ms: write.now_ms().saturating_add(to_i64(valid_ms)),
@@ -221,7 +261,10 @@ impl Core {
             actor: if first_admin { SYSTEM } else { ADMIN },
             action: "user.invite",
             subject: &user.name,
-            detail: json!({ "expires_ms": link.expires_ms }),
+            detail: json!({
+                "expires_ms": link.expires_ms,
+                "device_at": device_at.map(|location| &location.name),
+            }),
         };
         write.audit(entry).await?;
         Ok(v1::EnrolmentLink {
@@ -230,8 +273,21 @@ impl Core {
             url: format!("{page}#{}", token.expose()),
             expires_ms: link.expires_ms,
             ca_fingerprint: self.ca.fingerprint(),
+            location: device_at.map_or_else(String::new, |location| location.name.clone()),
         })
     }
+}
+
+/// A location at which who enrols may add a device.
+async fn first_location(write: &mut Write<'_>, name: &str) -> Result<LocationRow> {
+    let location = found("location", name, locations::find(write.sql(), name)).await?;
+    if location.mode == Mode::SessionKey {
+        let text = format!(
+            "location {name:?} gives each session a key of its own: add its devices with `portcullis device add`"
+        );
+        return Err(OperationError::Precondition(text));
+    }
+    Ok(location)
 }
 
 /// Why factors are voided, in words that the user gets to read.

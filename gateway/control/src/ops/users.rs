@@ -73,7 +73,10 @@ impl Core {
             ))
             .await?;
         let link = match request.invite {
-            true => Some(self.invite(&mut write, &user, request.valid_ms).await?),
+            true => {
+                let (valid_ms, location) = (request.valid_ms, &request.location);
+                Some(self.invite(&mut write, &user, valid_ms, location).await?)
+            }
             false => None,
         };
         self.reclassify(&mut write).await?;

@@ -59,7 +59,7 @@ pub struct DeviceList {
     pub change_needs: Option<Level>,
 }
 
-/// A device to be added at the location that is signed in at.
+/// A device to be added.
 #[derive(Clone, Debug)]
 pub struct NewDevice<'a> {
     pub name: &'a str,
@@ -123,60 +123,20 @@ impl SelfService {
         from: IpAddr,
         new: NewDevice<'_>,
     ) -> Result<AddedDevice, SelfServiceError> {
-        let label = Label::parse("a device", new.name)?;
-        let public_key = key(new.public_key).ok_or(SelfServiceError::Key)?;
-        let for_ms = match new.hours {
-            None => 0,
-            Some(hours) if HOURS.contains(&hours) => i64::from(hours) * 3_600_000,
-            Some(_) => {
-                let text = "a temporary device is there for 1 to 24 hours";
-                return Err(Invalid(text.into()).into());
-            }
-        };
+        let new = new.check()?;
         let core = &self.0;
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let signed_in = self.0.signed_in(write.sql(), from, now_ms).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let mine = &signed_in.device;
-        self.room(&mut write, &signed_in).await?;
-        let location = locations::find(write.sql(), &mine.location_id).await?;
-        let location = location.ok_or(LoginError::UnknownDevice)?;
-        let gateway_key = gateway_key(&mut write, &location).await?;
-        let gateway_key = gateway_key.ok_or(SelfServiceError::NoGateway)?;
-        let id = new_id();
-        let name = name_for(&mine.user, &id);
-        let making = Making {
-            id: &id,
-            name: &name,
-            label: label.as_str(),
-            user_id: &mine.user_id,
-            location: &location,
-            public_key,
-            preshared_key: None,
-            for_ms,
+        let owner = Owner {
+            id: &mine.user_id,
+            name: &mine.user,
         };
-        let addresses = make(&mut write, making)
-            .await
-            .map_err(|error| match error {
-                OperationError::Exists { .. } => SelfServiceError::Key,
-                error => error.into(),
-            })?;
-        let detail = json!({
-            "called": label.as_str(),
-            "location": location.name,
-            "addresses": addresses,
-            "for_ms": for_ms,
-        });
-        note(&mut write, &mine.user, "device.add", &name, detail).await?;
-        let row = devices::find(write.sql(), &id).await?;
-        let row = row.ok_or(SelfServiceError::UnknownDevice)?;
-        let tunnel = Tunnel::new(&location, &addresses, gateway_key)?;
+        let added = add(core, &mut write, owner, &mine.location_id, &new).await?;
         write.commit().await?;
-        Ok(AddedDevice {
-            device: view(row, addresses),
-            tunnel,
-        })
+        Ok(added)
     }
 
     /// Gives a device another name. A name opens nothing: any live session will do.
@@ -224,20 +184,86 @@ impl SelfService {
             pending,
         })
     }
+}
 
-    /// Whether one more device may be added.
-    async fn room(
-        &self,
-        write: &mut Write<'_>,
-        signed_in: &SignedIn,
-    ) -> Result<(), SelfServiceError> {
-        let limit = self.0.config.devices_per_user;
-        let held = devices::list(write.sql(), &signed_in.device.user_id, "").await?;
-        if held.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
-            return Ok(());
-        }
-        Err(SelfServiceError::TooMany(limit))
+/// Whose a device will be.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+}
+
+/// A device to be added that looks like one.
+pub(crate) struct Checked {
+    label: Label,
+    public_key: DeviceKey,
+    for_ms: i64,
+}
+
+impl NewDevice<'_> {
+    pub(crate) fn check(&self) -> Result<Checked, SelfServiceError> {
+        Ok(Checked {
+            label: Label::parse("a device", self.name)?,
+            public_key: key(self.public_key).ok_or(SelfServiceError::Key)?,
+            for_ms: match self.hours {
+                None => 0,
+                Some(hours) if HOURS.contains(&hours) => i64::from(hours) * 3_600_000,
+                Some(_) => {
+                    let text = "a temporary device is there for 1 to 24 hours";
+                    return Err(Invalid(text.into()).into());
+                }
+            },
+        })
     }
+}
+
+/// Adds a device by its user, within a change, if there is room for one more.
+pub(crate) async fn add(
+    core: &Core,
+    write: &mut Write<'_>,
+    owner: Owner<'_>,
+    location_id: &str,
+    new: &Checked,
+) -> Result<AddedDevice, SelfServiceError> {
+    let limit = core.config.devices_per_user;
+    let held = devices::list(write.sql(), owner.id, "").await?;
+    if held.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+        return Err(SelfServiceError::TooMany(limit));
+    }
+    let location = locations::find(write.sql(), location_id).await?;
+    let location = location.ok_or(LoginError::UnknownDevice)?;
+    let gateway_key = gateway_key(write, &location).await?;
+    let gateway_key = gateway_key.ok_or(SelfServiceError::NoGateway)?;
+    let id = new_id();
+    let name = name_for(owner.name, &id);
+    let making = Making {
+        id: &id,
+        name: &name,
+        label: new.label.as_str(),
+        user_id: owner.id,
+        location: &location,
+        public_key: new.public_key,
+        preshared_key: None,
+        for_ms: new.for_ms,
+    };
+    let addresses = make(write, making).await.map_err(|error| match error {
+        OperationError::Exists { .. } => SelfServiceError::Key,
+        error => error.into(),
+    })?;
+    let detail = json!({
+        "called": new.label.as_str(),
+        "location": location.name,
+        "addresses": addresses,
+        "for_ms": new.for_ms,
+    });
+    note(write, owner.name, "device.add", &name, detail).await?;
+    let row = devices::find(write.sql(), &id).await?;
+    let row = row.ok_or(SelfServiceError::UnknownDevice)?;
+    let tunnel = Tunnel::new(&location, &addresses, gateway_key)?;
+    Ok(AddedDevice {
+        device: view(row, addresses),
+        tunnel,
+    })
 }
 
 /// A device of who is signed in, by its id alone: names of devices are shared by all.

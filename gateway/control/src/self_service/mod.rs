@@ -19,6 +19,7 @@ use crate::store::{Entry, StoreError, Write};
 
 pub use activity::Activity;
 pub use devices::{AddedDevice, DeviceList, DeviceRemoval, NewDevice, OwnDevice};
+pub(crate) use devices::{Owner, add as add_device};
 pub use error::SelfServiceError;
 pub use factors::{LinkedProvider, NewRecoveryCodes, OwnFactors, SetSince, TotpSetup};
 pub(crate) use last::Without;

@@ -3,13 +3,15 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, newcomers};
 
 /// A link to be written down.
 pub(crate) struct NewLink<'a> {
     /// The hash of its token.
     pub(crate) id: &'a str,
     pub(crate) user_id: &'a str,
+    /// Where the first device may be added; empty: nowhere.
+    pub(crate) location_id: &'a str,
     /// Good only until some account has enrolled.
     pub(crate) first_admin: bool,
     pub(crate) created_ms: i64,
@@ -34,6 +36,9 @@ pub(crate) struct Enrolment {
     /// Sealed.
     pub(crate) totp_secret: String,
     pub(crate) expires_ms: i64,
+    /// Where the first device may be added; empty: nowhere.
+    pub(crate) location_id: String,
+    pub(crate) first_admin: bool,
 }
 
 /// What makes a link good, `l`, of the account `u`, at the time `$2`. What was tried with it too often
@@ -48,11 +53,12 @@ pub(crate) async fn replace_link(
 ) -> Result<(), StoreError> {
     void(sql, link.user_id).await?;
     sqlx::query(
-        "INSERT INTO enrolment_links (id, user_id, first_admin, created_ms, expires_ms)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO enrolment_links (id, user_id, location_id, first_admin, created_ms, expires_ms)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(link.id)
     .bind(link.user_id)
+    .bind(link.location_id)
     .bind(i64::from(link.first_admin))
     .bind(link.created_ms)
     .bind(link.expires_ms)
@@ -61,12 +67,14 @@ pub(crate) async fn replace_link(
     Ok(())
 }
 
-/// Voids the account's link, with the enrolments begun by it. Answers whether there was one.
+/// Voids the account's link, with the enrolments begun by it and what one that is finished still allows.
+/// Answers whether there was a link.
 pub(crate) async fn void(sql: &mut AnyConnection, user_id: &str) -> Result<bool, StoreError> {
     let voided = sqlx::query("DELETE FROM enrolment_links WHERE user_id = $1")
         .bind(user_id)
-        .execute(sql)
+        .execute(&mut *sql)
         .await?;
+    newcomers::delete_of_user(sql, user_id).await?;
     Ok(voided.rows_affected() > 0)
 }
 
@@ -132,7 +140,7 @@ pub(crate) async fn find(
 ) -> Result<Option<Enrolment>, StoreError> {
     let query = sqlx::AssertSqlSafe(format!(
         "SELECT n.id, n.link_id, l.user_id, u.name AS user_name, n.password, n.totp_secret,
-                n.expires_ms
+                n.expires_ms, l.location_id, l.first_admin
          FROM enrolments n
          JOIN enrolment_links l ON l.id = n.link_id
          JOIN users u ON u.id = l.user_id
@@ -171,7 +179,7 @@ pub(crate) async fn delete_expired(sql: &mut AnyConnection, now_ms: i64) -> Resu
             .execute(&mut *sql)
             .await?;
     }
-    Ok(())
+    newcomers::delete_expired(sql, now_ms).await
 }
 
 fn parse(row: &AnyRow) -> Result<Enrolment, StoreError> {
@@ -183,5 +191,7 @@ fn parse(row: &AnyRow) -> Result<Enrolment, StoreError> {
         password: row.try_get("password")?,
         totp_secret: row.try_get("totp_secret")?,
         expires_ms: row.try_get("expires_ms")?,
+        location_id: row.try_get("location_id")?,
+        first_admin: row.try_get::<i64, _>("first_admin")? != 0,
     })
 }

@@ -20,6 +20,7 @@ pub(crate) mod gateways;
 pub(crate) mod limits;
 pub(crate) mod locations;
 mod maintenance;
+pub(crate) mod newcomers;
 mod open;
 pub(crate) mod outside;
 pub(crate) mod outside_limits;

@@ -41,6 +41,9 @@ pub enum PasskeyError {
     Copied,
     #[error("this passkey is registered already")]
     Taken,
+    /// Where only the first one can be added.
+    #[error("there is a passkey already: sign in with it to add another")]
+    NotFirst,
     #[error("there are {0} passkeys already: remove one first")]
     TooMany(usize),
     #[error("there is no such passkey")]

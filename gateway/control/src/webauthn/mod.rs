@@ -6,6 +6,7 @@
 
 mod ceremony;
 mod error;
+mod first;
 mod login;
 mod manage;
 mod register;

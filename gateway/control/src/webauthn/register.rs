@@ -6,15 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use webauthn_rs::prelude::{
-    CreationChallengeResponse, PasskeyRegistration, RegisterPublicKeyCredential, WebauthnError,
+    CreationChallengeResponse, Passkey, PasskeyRegistration, RegisterPublicKeyCredential,
+    WebauthnError,
 };
 
 use super::ceremony::{CeremonyId, Challenge, Kind};
 use super::manage::{PasskeyChange, view};
 use super::{MOST, PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
-use crate::store::webauthn::{self, NewCredential};
-use crate::store::{StoreError, to_i64};
+use crate::store::webauthn::{self, CredentialRow, NewCredential};
+use crate::store::{StoreError, Write, to_i64};
 
 impl Passkeys {
     /// Asks the browser for a new passkey of the user who is signed in. Authenticators that hold one
@@ -61,20 +62,7 @@ impl Passkeys {
         let taken = self
             .take::<PasskeyRegistration>(Kind::Registration, from, "", ceremony)
             .await?;
-        // Checks challenge, origin, RP ID, and that the user was present and verified.
-        let passkey = self
-            .rp
-            .webauthn
-            .finish_passkey_registration(credential, &taken.state)
-            .map_err(|error| {
-                tracing::info!(user = taken.user_id, %error, "a passkey was not registered");
-                match error {
-                    WebauthnError::UserNotVerified => PasskeyError::NotVerified,
-                    _ => PasskeyError::Refused,
-                }
-            })?;
-        let id = Uuid::new_v4().to_string();
-        let sealed = self.seal(&taken.user_id, &id, &passkey)?;
+        let passkey = self.made(&taken.user_id, credential, &taken.state)?;
         let mut write = self.write(end_others).await?;
         let now_ms = write.now_ms();
         let signed_in = self.core().signed_in(write.sql(), from, now_ms).await?;
@@ -86,24 +74,58 @@ impl Passkeys {
         if signed_in.passkeys.len() >= MOST {
             return Err(PasskeyError::TooMany(MOST));
         }
+        let row = self
+            .keep(&mut write, &taken.user_id, &name, &passkey)
+            .await?;
+        let mut detail = named(&row.id, name.as_str());
+        detail["passkeys"] = to_i64(signed_in.passkeys.len() as u64 + 1).into();
+        note(&mut write, &signed_in.device.user, "passkey.add", detail).await?;
+        self.settle(write, &signed_in, view(row), end_others).await
+    }
+
+    /// What the browser made, if it is right: challenge, origin, RP ID, and that the user was present and
+    /// verified.
+    pub(super) fn made(
+        &self,
+        user_id: &str,
+        credential: &RegisterPublicKeyCredential,
+        state: &PasskeyRegistration,
+    ) -> Result<Passkey, PasskeyError> {
+        self.rp
+            .webauthn
+            .finish_passkey_registration(credential, state)
+            .map_err(|error| {
+                tracing::info!(user = user_id, %error, "a passkey was not registered");
+                match error {
+                    WebauthnError::UserNotVerified => PasskeyError::NotVerified,
+                    _ => PasskeyError::Refused,
+                }
+            })
+    }
+
+    /// Writes a new passkey of the user's down.
+    pub(super) async fn keep(
+        &self,
+        write: &mut Write<'_>,
+        user_id: &str,
+        name: &Label,
+        passkey: &Passkey,
+    ) -> Result<CredentialRow, PasskeyError> {
+        let id = Uuid::new_v4().to_string();
+        let sealed = self.seal(user_id, &id, passkey)?;
         let new = NewCredential {
             id: &id,
-            user_id: &taken.user_id,
+            user_id,
             credential_id: &URL_SAFE_NO_PAD.encode(passkey.cred_id()),
             name: name.as_str(),
             credential: &sealed,
-            created_ms: now_ms,
+            created_ms: write.now_ms(),
         };
         match webauthn::insert(write.sql(), &new).await {
             Err(StoreError::Taken(_)) => return Err(PasskeyError::Taken),
             inserted => inserted?,
         }
-        let mut detail = named(&id, name.as_str());
-        detail["passkeys"] = to_i64(signed_in.passkeys.len() as u64 + 1).into();
-        note(&mut write, &signed_in.device.user, "passkey.add", detail).await?;
-        let Some(row) = webauthn::find(write.sql(), &taken.user_id, &id).await? else {
-            return Err(PasskeyError::UnknownPasskey);
-        };
-        self.settle(write, &signed_in, view(row), end_others).await
+        let row = webauthn::find(write.sql(), user_id, &id).await?;
+        row.ok_or(PasskeyError::UnknownPasskey)
     }
 }

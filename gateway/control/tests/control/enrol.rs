@@ -31,7 +31,7 @@ pub(crate) const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100,
 pub(crate) async fn invite(world: &World, user: &str) -> Result<String, Status> {
     let request = v1::InviteUserRequest {
         name: user.into(),
-        valid_ms: 0,
+        ..Default::default()
     };
     let admin = world.control.admin();
     let link = admin.invite_user(Request::new(request)).await?.into_inner();
@@ -63,7 +63,7 @@ pub(crate) async fn begin(world: &World, token: &str) -> Result<EnrolmentId, Enr
     Ok(step.enrolment)
 }
 
-async fn choose(
+pub(crate) async fn choose(
     world: &World,
     id: &EnrolmentId,
     password: &str,
@@ -72,7 +72,11 @@ async fn choose(
     enrolments.password(id, &password.into()).await
 }
 
-async fn confirm(world: &World, id: &EnrolmentId, code: &str) -> Result<Enrolled, EnrolError> {
+pub(crate) async fn confirm(
+    world: &World,
+    id: &EnrolmentId,
+    code: &str,
+) -> Result<Enrolled, EnrolError> {
     let enrolments = world.control.enrolments();
     enrolments.confirm(FROM, id, code).await
 }
@@ -89,7 +93,7 @@ pub(crate) async fn enrol(
     Ok(account)
 }
 
-fn account(new: NewAuthenticator) -> Account {
+pub(crate) fn account(new: NewAuthenticator) -> Account {
     assert!(new.uri.expose().starts_with("otpauth://totp/"));
     Account {
         name: new.user,
@@ -276,7 +280,11 @@ async fn expired_replaced_and_unknown_links_are_told_apart_by_nothing(engine: En
     assert_eq!(world.audit().await.iter().filter(begun).count(), 2);
     for valid_ms in [59_999, 31 * 24 * 3_600_000] {
         let name = "alice".into();
-        let request = Request::new(v1::InviteUserRequest { name, valid_ms });
+        let request = Request::new(v1::InviteUserRequest {
+            name,
+            valid_ms,
+            ..Default::default()
+        });
         let refused = world.control.admin().invite_user(request).await;
         assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
     }

@@ -13,6 +13,7 @@ mod gateway;
 mod limits;
 mod login;
 mod mfa;
+mod newcomer;
 mod outside;
 mod own_devices;
 mod own_factors;

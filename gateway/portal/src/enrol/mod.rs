@@ -17,8 +17,8 @@ use crate::api::Told;
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Portcullis enrolment",
-    description = "Give an account a password and an authenticator, by a one-time link. Served outside of \
-        the tunnel."
+    description = "Give an account a password and an authenticator, by a one-time link, then a first passkey \
+        and a first device. Served outside of the tunnel."
 ))]
 struct Description;
 
@@ -44,6 +44,9 @@ impl From<EnrolError> for Told {
             EnrolError::Password(_) => (StatusCode::BAD_REQUEST, "weak_password"),
             EnrolError::PasswordFirst => (StatusCode::CONFLICT, "password_first"),
             EnrolError::Code => (StatusCode::UNAUTHORIZED, "refused"),
+            EnrolError::TooLate => (StatusCode::NOT_FOUND, "too_late"),
+            EnrolError::Passkey(error) => return error.into(),
+            EnrolError::Device(error) => return error.into(),
             EnrolError::Internal(cause) => {
                 tracing::error!(%cause, "an enrolment failed for reasons of our own");
                 return Self {

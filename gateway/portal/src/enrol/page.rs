@@ -4,8 +4,8 @@
 use askama::Template;
 use axum::extract::State;
 use axum::extract::rejection::FormRejection;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use portcullis_control::{
@@ -14,9 +14,12 @@ use portcullis_control::{
 use serde::Deserialize;
 
 use crate::api::Told;
+use crate::own::{DEVICES, QR, script};
 use crate::pages::page;
+use crate::passkeys::passkeys_script;
 use crate::public::PublicAddr;
 use crate::seed::{drawn, grouped};
+use crate::site::Offer;
 use crate::view::wait;
 
 const SCRIPT: &str = include_str!("../../assets/enrol.js");
@@ -26,7 +29,10 @@ pub(super) fn routes() -> Router<Enrolments> {
         .route("/enrol", get(open).post(begin))
         .route("/enrol/password", post(password))
         .route("/enrol/totp", post(totp))
-        .route("/enrol.js", get(script))
+        .route("/enrol.js", get(async || script(SCRIPT)))
+        .route("/passkeys.js", get(passkeys_script))
+        .route("/devices.js", get(async || script(DEVICES)))
+        .route("/qr.js", get(async || script(QR)))
 }
 
 #[derive(Template)]
@@ -60,11 +66,12 @@ struct Confirm<'a> {
 struct Done<'a> {
     user: &'a str,
     codes: Vec<&'a str>,
-}
-
-async fn script() -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
-    (kind, SCRIPT).into_response()
+    /// Names the account with what may still be added.
+    enrolment: &'a str,
+    passkey: bool,
+    /// Where a first device may be added.
+    device_at: Option<&'a str>,
+    expires_in: String,
 }
 
 /// The same whatever the link: those who only look (mail scanners) learn and change nothing.
@@ -131,6 +138,7 @@ struct TotpForm {
 async fn totp(
     State(enrolments): State<Enrolments>,
     Extension(PublicAddr(from)): Extension<PublicAddr>,
+    headers: HeaderMap,
     form: Result<Form<TotpForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
@@ -143,6 +151,11 @@ async fn totp(
             &Done {
                 user: &done.user,
                 codes: done.recovery_codes.iter().map(Secret::expose).collect(),
+                enrolment: done.newcomer.id.as_str(),
+                passkey: done.newcomer.passkey
+                    && Offer::from(enrolments.passkeys_at(), &headers).is_here(),
+                device_at: done.newcomer.device_at.as_deref(),
+                expires_in: wait(done.newcomer.expires_in.as_secs()),
             },
         ),
         Err(error @ EnrolError::Code) => match enrolments.authenticator(&id).await {

@@ -5,8 +5,8 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use portcullis_control::{
-    Activity, DeviceRemoval, EndedSessions, NewDevice, OwnDevice, OwnSession, SelfServiceError,
-    Tunnel, level_name,
+    Activity, AddedDevice, DeviceRemoval, EndedSessions, NewDevice, OwnDevice, OwnSession,
+    SelfServiceError, Tunnel, level_name,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -143,10 +143,20 @@ impl From<Tunnel> for TunnelJson {
     }
 }
 
+/// A device that was added.
 #[derive(Serialize, ToSchema)]
-struct Added {
+pub(crate) struct Added {
     device: DeviceJson,
     tunnel: TunnelJson,
+}
+
+impl From<AddedDevice> for Added {
+    fn from(added: AddedDevice) -> Self {
+        Self {
+            device: added.device.into(),
+            tunnel: added.tunnel.into(),
+        }
+    }
 }
 
 /// Add a device by its public key. Needs a fresh login.
@@ -164,11 +174,7 @@ async fn add(
         hours: add.hours,
     };
     let added = own.add_device(from, new).await?;
-    let answer = Added {
-        device: added.device.into(),
-        tunnel: added.tunnel.into(),
-    };
-    Ok((StatusCode::CREATED, Json(answer)))
+    Ok((StatusCode::CREATED, Json(added.into())))
 }
 
 #[derive(Deserialize, ToSchema)]

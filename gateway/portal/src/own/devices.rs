@@ -21,15 +21,15 @@ use crate::pages::{Notice, page};
 use crate::site::Site;
 use crate::view::Moment;
 
-const SCRIPT: &str = include_str!("../../assets/devices.js");
-const QR: &str = include_str!("../../assets/qr.js");
+pub(crate) const DEVICES: &str = include_str!("../../assets/devices.js");
+pub(crate) const QR: &str = include_str!("../../assets/qr.js");
 
 pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/devices", get(devices).post(add))
         .route("/devices/{id}/rename", post(rename))
         .route("/devices/{id}/remove", post(remove))
-        .route("/devices.js", get(async || script(SCRIPT)))
+        .route("/devices.js", get(async || script(DEVICES)))
         .route("/qr.js", get(async || script(QR)))
 }
 

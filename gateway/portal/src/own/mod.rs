@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::{Told, too_often};
 use crate::site::Site;
 
+pub(crate) use devices::{DEVICES, QR, script};
 pub(crate) use sessions::session_script;
 
 /// Calls below `/api/v1`.

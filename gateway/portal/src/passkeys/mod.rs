@@ -16,6 +16,8 @@ use crate::api::{Told, too_often};
 use crate::site::Site;
 use crate::view::rfc3339;
 
+pub(crate) use page::passkeys_script;
+
 /// Calls below `/api/v1`.
 pub(crate) fn calls() -> OpenApiRouter<Site> {
     api::routes()
@@ -45,7 +47,7 @@ impl FromRequestParts<Site> for On {
 
 /// A passkey in JSON.
 #[derive(Serialize, ToSchema)]
-struct PasskeyJson {
+pub(crate) struct PasskeyJson {
     id: String,
     name: String,
     created_at: String,
@@ -88,6 +90,7 @@ impl From<PasskeyError> for Told {
             PasskeyError::Refused => (StatusCode::UNAUTHORIZED, "refused"),
             PasskeyError::Copied => (StatusCode::FORBIDDEN, "passkey_blocked"),
             PasskeyError::Taken => (StatusCode::CONFLICT, "taken"),
+            PasskeyError::NotFirst => (StatusCode::CONFLICT, "not_first"),
             PasskeyError::TooMany(_) => (StatusCode::CONFLICT, "too_many"),
             PasskeyError::UnknownPasskey => (StatusCode::NOT_FOUND, "unknown_passkey"),
             PasskeyError::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_request"),

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::extract::rejection::FormRejection;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
@@ -14,6 +14,7 @@ use super::On;
 use crate::api::Told;
 use crate::guard::DeviceAddr;
 use crate::nav::Nav;
+use crate::own::script;
 use crate::pages::{Notice, page};
 use crate::site::{Offer, Site};
 use crate::view::Moment;
@@ -25,7 +26,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/passkeys", get(passkeys))
         .route("/passkeys/{id}/rename", post(rename))
         .route("/passkeys/{id}/remove", post(remove))
-        .route("/passkeys.js", get(script))
+        .route("/passkeys.js", get(passkeys_script))
 }
 
 #[derive(Template)]
@@ -67,9 +68,8 @@ impl<'a> PasskeysPage<'a> {
     }
 }
 
-async fn script() -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
-    (kind, SCRIPT).into_response()
+pub(crate) async fn passkeys_script() -> Response {
+    script(SCRIPT)
 }
 
 async fn passkeys(

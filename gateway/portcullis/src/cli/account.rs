@@ -57,6 +57,9 @@ pub(super) struct Add {
     /// How long the link is good
     #[arg(long, value_name = "DURATION", requires = "invite")]
     valid: Option<time::Span>,
+    /// A location at which the user may add a first device when enrolling
+    #[arg(long, requires = "invite")]
+    location: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +68,9 @@ pub(super) struct Invite {
     /// How long the link is good
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     valid: time::Span,
+    /// A location at which the user may add a first device when enrolling
+    #[arg(long)]
+    location: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +131,7 @@ pub(super) async fn add(args: Add, context: Context) -> Result<Exit> {
         role: args.role.as_str().to_owned(),
         invite: args.invite,
         valid_ms: args.valid.map_or(0, time::Span::as_millis),
+        location: args.location.unwrap_or_default(),
     };
     let answer = admin.add_user(request).await?.into_inner();
     let user = answer.user.unwrap_or_default();
@@ -181,6 +188,7 @@ pub(super) async fn invite(args: Invite, context: Context) -> Result<Exit> {
     let request = InviteUserRequest {
         valid_ms: args.valid.as_millis(),
         name: args.name,
+        location: args.location.unwrap_or_default(),
     };
     let mut admin = context.admin().await?;
     let link = admin.invite_user(request).await?.into_inner();
@@ -284,8 +292,12 @@ async fn set_factors(args: Reset, context: Context) -> Result<Exit> {
 
 /// The link as people get it. It is shown this once.
 pub(super) fn link_text(link: &EnrolmentLink) -> Result<String> {
+    let device = match link.location.as_str() {
+        "" => String::new(),
+        location => format!("A first device can be added with it at {location}.\n"),
+    };
     Ok(format!(
-        "{image}\n{url}\n\n{user} enrols by this link: good once, until {expires}, and until a newer one. Give it to nobody else.\nThe page's certificate is by this CA: {ca}\nThis is shown only once.\n",
+        "{image}\n{url}\n\n{user} enrols by this link: good once, until {expires}, and until a newer one. Give it to nobody else.\n{device}The page's certificate is by this CA: {ca}\nThis is shown only once.\n",
         image = qr::render(&link.url)?,
         url = link.url,
         user = link.user,
@@ -300,5 +312,6 @@ pub(super) fn link_json(link: &EnrolmentLink) -> Value {
         "url": link.url,
         "expires": time::json(link.expires_ms),
         "ca_fingerprint": link.ca_fingerprint,
+        "location": (!link.location.is_empty()).then_some(&link.location),
     })
 }
