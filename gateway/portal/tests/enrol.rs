@@ -253,6 +253,24 @@ async fn programs_enrol_in_json() {
     let done = json!({ "enrolment": enrolment, "code": code });
     let done = fixture.call("/api/v1/enrol/totp", done).await.json();
     assert_eq!(done["recovery_codes"].as_array().unwrap().len(), 10);
+    // The portal of this test has no name, and the link names no location.
+    assert_eq!(
+        (&done["passkey"], &done["device_at"]),
+        (&json!(false), &json!(null))
+    );
+    let enrolment = &done["enrolment"];
+    let device = json!({ "enrolment": enrolment, "name": "x", "public_key": "x" });
+    for (path, body, code) in [
+        (
+            "passkey/begin",
+            json!({ "enrolment": enrolment }),
+            "too_late",
+        ),
+        ("device", device, "bad_key"),
+    ] {
+        let refused = fixture.call(&format!("/api/v1/enrol/{path}"), body).await;
+        assert_eq!(refused.json()["code"], code, "{}", refused.text);
+    }
     for bad in [
         json!({}),
         json!({ "token": 7 }),
@@ -299,7 +317,12 @@ async fn nothing_but_enrolment_is_served_outside() {
         portal: both,
         ..fixture
     };
-    for path in ["/sign-in", "/passkeys", "/api/v1/session", "/passkeys.js"] {
+    for path in [
+        "/sign-in",
+        "/passkeys",
+        "/api/v1/session",
+        "/api/v1/passkeys",
+    ] {
         assert_eq!(
             fixture.get(path).await.status,
             StatusCode::NOT_FOUND,

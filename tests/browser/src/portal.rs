@@ -134,8 +134,14 @@ impl Portal {
 
     /// A one-time link by which Ada enrols anew.
     pub async fn invite(&self) -> Result<String> {
+        self.invite_to("").await
+    }
+
+    /// The same, with which a device may be added at a location.
+    pub async fn invite_to(&self, location: &str) -> Result<String> {
         let request = Request::new(v1::InviteUserRequest {
             name: "ada".into(),
+            location: location.into(),
             ..Default::default()
         });
         let link = self.control.admin().invite_user(request).await?;
@@ -288,11 +294,12 @@ fn bind(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Por
 fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_portal::Portal> {
     let name = PortalName::parse(NAME)?;
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
+    let passkeys = control.passkeys(name, &[address.port()])?;
     control.serve_enrolments_at(format!("https://{NAME}:{}/enrol", address.port()));
     let portal = portcullis_portal::Portal::bind_public(
         &[address],
         tls,
-        control.enrolments(),
+        control.enrolments().with_passkeys(passkeys),
         control.connects(),
         Some(control.outside()),
     )?;

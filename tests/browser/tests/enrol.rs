@@ -100,3 +100,64 @@ async fn a_link_leads_to_a_new_password_and_authenticator() -> Result<()> {
     browser.wait_for("Enter your code").await?;
     browser.stop().await
 }
+
+/// With a passkey and a device, as somebody new needs where a location accepts passkeys alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_passkey_and_a_first_device_come_with_the_enrolment() -> Result<()> {
+    let portal = Portal::start().await?;
+    let browser = Browser::start(&portal).await?;
+    let link = portal.invite_to("office").await?;
+    browser.page.goto(&link).await?;
+    browser.wait_for("Your link is good once").await?;
+    browser.press("Begin").await?;
+    browser.wait_for("Choose a password").await?;
+    choose(&browser, CHOSEN, CHOSEN).await?;
+    browser.wait_for("Set up your authenticator").await?;
+    let totp = scan(&browser).await?;
+    finish(&browser, &totp.generate_current().to_string()).await?;
+    browser.wait_for("Add this device at office").await?;
+    browser.photograph("enrol-done-more").await?;
+
+    // One that does not ask for a PIN, and one that does.
+    let plain = browser.plug_in(false).await?;
+    browser.fill("passkey-name", "Blue key").await?;
+    browser.press("Add a passkey").await?;
+    browser
+        .wait_for("That was cancelled, took too long")
+        .await?;
+    browser.photograph("enrol-passkey-refused").await?;
+    browser.unplug(&plain).await?;
+    browser.plug_in(true).await?;
+    browser.press("Add a passkey").await?;
+    browser.wait_for("The passkey is added").await?;
+
+    browser.fill("new-name", "Ada's tablet").await?;
+    browser.press("Add this device").await?;
+    browser.wait_for("“Ada's tablet” is added").await?;
+    browser.photograph("enrol-device-made").await?;
+    let codes = "return document.querySelectorAll('.codes code').length";
+    let codes = browser.page.execute(codes, Vec::new()).await?;
+    assert_eq!(codes, json!(10), "the recovery codes are still there");
+    let config = browser.text_of("[data-made-text]").await?;
+    let secret = config
+        .lines()
+        .find_map(|line| line.strip_prefix("PrivateKey = "))
+        .context("no private key")?;
+    let requests = browser.requests().await?;
+    let made = |request: &&serde_json::Value| request.to_string().contains("/api/v1/enrol/device");
+    assert!(requests.iter().any(|request| made(&request)));
+    for request in &requests {
+        assert!(!request.to_string().contains(secret), "it left the page");
+    }
+    assert_eq!(portal.keys().await?.len(), 2);
+    let audited = portal.audited().await?;
+    for action in ["passkey.add", "device.add"] {
+        assert!(audited.contains(&action.to_owned()), "{action}");
+    }
+
+    // The passkey signs in inside the tunnel.
+    browser.page.goto(&portal.url("/sign-in")).await?;
+    browser.press("Use a passkey").await?;
+    browser.wait_for("phishing-resistant").await?;
+    browser.stop().await
+}

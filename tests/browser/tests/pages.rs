@@ -32,7 +32,13 @@ const PAGES: &[(&str, &[&str])] = &[
     ),
     (
         "/enrol/totp",
-        &["enrol-authenticator-refused", "enrol-done"],
+        &[
+            "enrol-authenticator-refused",
+            "enrol-done",
+            "enrol-done-more",
+            "enrol-passkey-refused",
+            "enrol-device-made",
+        ],
     ),
     ("/factors", &["factors", "factors-sign-in-again"]),
     (

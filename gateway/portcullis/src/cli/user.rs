@@ -19,7 +19,7 @@ use crate::time;
 Examples:
   portcullis user add ada --group sre
   echo 'correct horse battery' | portcullis user add ada --password-stdin --totp-secret-only
-  portcullis user add ada --invite --valid 2h
+  portcullis user add ada --invite --valid 2h --location office
   portcullis user groups ada --add oncall
   portcullis user set ada --role admin
   portcullis user set ada --sso google:113862474920572940
