@@ -28,7 +28,7 @@ pub enum PasswordError {
     Short,
     #[error("a password may have at most {MAX_CHARACTERS} characters")]
     Long,
-    #[error("this password is one of the most common ones, which are tried first: choose another")]
+    #[error("this password is one of the most common ones, or like them, which are tried first: choose another")]
     Common,
     #[error("a password may not contain the user's name")]
     Name,
@@ -71,9 +71,12 @@ impl Passwords {
         password: &Secret,
         user: &str,
     ) -> Result<String, PasswordError> {
-        rules::check(password.expose(), user)?;
-        let password = password.clone();
-        self.run(move || hash(password.expose())).await?
+        let (password, user) = (password.clone(), user.to_owned());
+        self.run(move || {
+            rules::check(password.expose(), &user)?;
+            hash(password.expose())
+        })
+        .await?
     }
 
     /// Whether the password is the one that was hashed. Without a hash it works as long as with
