@@ -28,7 +28,9 @@ pub enum PasswordError {
     Short,
     #[error("a password may have at most {MAX_CHARACTERS} characters")]
     Long,
-    #[error("this password is one of the most common ones, or like them, which are tried first: choose another")]
+    #[error(
+        "this password is one of the most common ones, or like them, which are tried first: choose another"
+    )]
     Common,
     #[error("a password may not contain the user's name")]
     Name,

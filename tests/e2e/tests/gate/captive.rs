@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +10,7 @@ use e2e_tests::flows::{Echo, connects};
 use e2e_tests::{Namespace, Options, SERVER_V4, SERVER_V6, eventually, run, with_gate};
 
 use crate::SOON;
+use crate::browser::browse;
 use crate::policy::apply;
 
 const HTTP: u16 = 80;
@@ -122,6 +124,55 @@ fn a_browser_is_led_to_the_portal() -> Result<()> {
                 && page.contains("type=\"password\""),
             "the page to sign in: {page}"
         );
+        Ok(())
+    })
+}
+
+/// Takes five minutes under emulation: run when it is asked for.
+#[test]
+fn a_browser_signs_in_through_the_tunnel() -> Result<()> {
+    with_gate(Options::default(), |gate| {
+        let user = gate.add_user("alice")?;
+        let peer = gate.add_peer(0, &user)?;
+        ensure!(!peer.pings(SERVER_V4)?, "before the login");
+        let profile = gate.scratch().join("browser");
+        let (name, password) = (user.name.clone(), user.password.clone());
+        let (asks, asked) = mpsc::channel();
+        let (answers, code) = mpsc::channel::<String>();
+        let (ready, signed_in) = mpsc::channel();
+        let (go_on, seen) = mpsc::channel();
+        std::thread::scope(|scope| -> Result<()> {
+            let browser = scope.spawn(|| {
+                browse(&peer.namespace, &profile, async move |page| {
+                    page.open(&format!("http://{SERVER_V4}/where/to")).await?;
+                    page.fill("#username", &name).await?;
+                    ensure!(page.address().await? == "https://10.77.0.1/", "led there");
+                    page.fill("#password", &password).await?;
+                    page.click("form[action='/login'] button").await?;
+                    page.fill("#code", "").await?;
+                    asks.send(())?;
+                    page.fill("#code", &code.recv()?).await?;
+                    page.click("form[action$='/totp'] button").await?;
+                    let left = page.text("[role=timer]").await?;
+                    page.changes("[role=timer]", &left).await?;
+                    ready.send(())?;
+                    seen.recv()?;
+                    page.click("form[action='/logout'] button").await?;
+                    page.fill("#username", "").await
+                })
+            });
+            // Each is gone with its sender when the browser has failed.
+            if asked.recv().is_ok() {
+                answers.send(user.code()?)?;
+            }
+            if signed_in.recv().is_ok() {
+                eventually("the tunnel is open", SOON, || peer.pings(SERVER_V4))?;
+                go_on.send(())?;
+            }
+            let done = browser.join();
+            done.map_err(|_| anyhow::anyhow!("the browser's thread panicked"))?
+        })?;
+        ensure!(!peer.pings(SERVER_V4)?, "after the end of the session");
         Ok(())
     })
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod bad_input;
 mod before_login;
+mod browser;
 mod captive;
 mod deadlines;
 mod engines;
@@ -23,6 +24,7 @@ mod seeing;
 mod session_key;
 mod shield;
 mod sso;
+mod temporary;
 mod traffic;
 mod world;
 
