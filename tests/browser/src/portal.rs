@@ -220,6 +220,25 @@ impl Portal {
         Ok(())
     }
 
+    /// Lets Ada in, or out.
+    pub async fn set_disabled(&self, disabled: bool) -> Result<()> {
+        let name = "ada".into();
+        let request = Request::new(v1::SetUserDisabledRequest { name, disabled });
+        self.control.admin().set_user_disabled(request).await?;
+        Ok(())
+    }
+
+    /// From now on the location asks for passkeys.
+    pub async fn require_passkeys(&self) -> Result<()> {
+        let request = Request::new(v1::SetLocationRequest {
+            name: "office".into(),
+            require: Some(v1::Level::PhishingResistant.into()),
+            ..Default::default()
+        });
+        self.control.admin().set_location(request).await?;
+        Ok(())
+    }
+
     /// Ends all sessions.
     pub async fn revoke(&self) -> Result<()> {
         let target = v1::revoke_sessions_request::Target::Everyone(true);
