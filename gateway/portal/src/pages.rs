@@ -19,7 +19,7 @@ use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::site::{Offer, Site};
-use crate::sso::Providers;
+use crate::sso::{Providers, Shown};
 use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
@@ -41,8 +41,7 @@ pub(crate) struct SignIn<'a> {
     pub(crate) error: &'a str,
     pub(crate) username: &'a str,
     pub(crate) offer: Offer,
-    /// Names.
-    pub(crate) providers: Vec<String>,
+    pub(crate) providers: Vec<Shown>,
 }
 
 #[derive(Template)]
@@ -140,7 +139,7 @@ async fn sign_in(offer: Offer, providers: Providers) -> Response {
             error: "",
             username: "",
             offer,
-            providers: providers.offered().await,
+            providers: providers.shown().await,
         },
     )
 }
@@ -174,7 +173,7 @@ async fn login(
                     error: &told.text,
                     username: &form.username,
                     offer,
-                    providers: providers.offered().await,
+                    providers: providers.shown().await,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);

@@ -58,6 +58,7 @@ impl Portal {
         std::fs::write(&file, secret)?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
         let sso = SsoConfig {
+            title: Some("Acme Works".into()),
             name: "acme".into(),
             preset: Default::default(),
             issuer: Some(provider(&redirect)),

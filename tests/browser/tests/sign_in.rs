@@ -55,7 +55,7 @@ fn wrong(right: &str) -> &'static str {
 /// From the sign-in page to the provider's form, and through it.
 async fn by_provider(portal: &Portal, browser: &Browser, login: &str) -> Result<()> {
     browser.page.goto(&portal.url("/sign-in")).await?;
-    browser.press("Sign in with acme").await?;
+    browser.press("Sign in with Acme Works").await?;
     browser.wait_for("Sign-in").await?;
     let fill = "document.querySelector('[name=login]').value = arguments[0];
         document.querySelector('[name=password]').value = 'x'";
