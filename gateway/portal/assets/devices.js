@@ -10,6 +10,34 @@
     follow();
   }
 
+  // What wg-quick takes as an interface's name: 15 letters, digits and a few signs.
+  const fileName = (name) => {
+    const plain = name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+    return (plain.slice(0, 15).replace(/-$/, "") || "portcullis") + ".conf";
+  };
+
+  const offerFile = (link, name, text) => {
+    link.download = fileName(name);
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
+  };
+
+  // The page after a pasted key: its configuration is whole but for the private key.
+  const added = document.querySelector("[data-added]");
+  if (added) {
+    const text = document.querySelector("[data-added-text]").textContent;
+    offerFile(added.querySelector("[data-added-file]"), added.dataset.added, text);
+    const copied = added.querySelector("[data-added-said]");
+    added.querySelector("[data-added-copy]").addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        copied.textContent = "It is copied.";
+      } catch {
+        copied.textContent = "This browser does not let the page copy it: select the text.";
+      }
+    });
+    added.hidden = false;
+  }
+
   const form = document.querySelector("[data-device-add]");
   const result = document.querySelector("[data-device-made]");
   if (!form || !result) return;
@@ -62,12 +90,6 @@
     return lines.join("\n") + "\n";
   };
 
-  // What wg-quick takes as an interface's name: 15 letters, digits and a few signs.
-  const fileName = (name) => {
-    const plain = name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
-    return (plain.slice(0, 15).replace(/-$/, "") || "portcullis") + ".conf";
-  };
-
   const drawQr = (text) => {
     const rows = qrCode(text);
     if (!rows) return null;
@@ -89,9 +111,7 @@
     const part = (name) => result.querySelector(`[data-made-${name}]`);
     part("name").textContent = device.name;
     part("text").textContent = text;
-    const link = part("file");
-    link.download = fileName(device.name);
-    link.href = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
+    offerFile(part("file"), device.name, text);
     const picture = drawQr(text);
     if (picture) part("qr").append(picture);
     else part("qr").hidden = true;

@@ -6,7 +6,7 @@
     const year = time.getFullYear() === now.getFullYear() ? undefined : "numeric";
     return time.toLocaleDateString(undefined, { day: "numeric", month: "long", year });
   };
-  const clock = (time) => time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+  const clock = (time) => time.toLocaleTimeString(undefined, { hour: "numeric", minute: "2-digit" });
   for (const element of document.querySelectorAll("time[data-local]")) {
     const time = new Date(element.dateTime);
     if (Number.isNaN(time.getTime())) continue;

@@ -13,14 +13,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use jiff::Timestamp;
-use portcullis_control::{Logins, SessionView, level_name};
+use portcullis_control::{Logins, SessionView};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Told;
 use crate::guard::{DeviceAddr, PortalAddr};
 use crate::pages::page;
 use crate::site::Site;
-use crate::view::Moment;
+use crate::view::{Moment, level_in_words};
 
 /// The first byte of a TLS connection: a record of a handshake (RFC 8446, section 5.1).
 pub(crate) const TLS_HANDSHAKE: u8 = 22;
@@ -153,7 +153,7 @@ async fn step_up(
             &StepUp {
                 wanted: if is_host(&wanted) { &wanted } else { "" },
                 session: &session,
-                level: level_name(session.level),
+                level: level_in_words(session.level),
                 since: session.authenticated_at_ms.into(),
             },
         ),

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use jiff::Timestamp;
 use portcullis_control::{
-    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView, level_name,
+    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView,
 };
 use serde::Deserialize;
 
@@ -19,8 +19,8 @@ use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::site::{Offer, Site};
-use crate::sso::Providers;
-use crate::view::{Moment, seconds_left, time_left, wait};
+use crate::sso::{Providers, Shown};
+use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -41,8 +41,7 @@ pub(crate) struct SignIn<'a> {
     pub(crate) error: &'a str,
     pub(crate) username: &'a str,
     pub(crate) offer: Offer,
-    /// Names.
-    pub(crate) providers: Vec<String>,
+    pub(crate) providers: Vec<Shown>,
 }
 
 #[derive(Template)]
@@ -53,6 +52,8 @@ struct Code<'a> {
     expires_in: String,
     totp: bool,
     recovery: bool,
+    /// A recovery code was refused, and the next one may be good.
+    recovery_open: bool,
     passkey: bool,
     offer: Offer,
 }
@@ -113,7 +114,7 @@ async fn home(
             &Session {
                 nav,
                 session: &session,
-                level: level_name(session.level),
+                level: level_in_words(session.level),
                 time_left: time_left(session.deadline_ms, Timestamp::now()),
                 seconds_left: seconds_left(session.deadline_ms, Timestamp::now()),
                 deadline: session.deadline_ms.into(),
@@ -138,7 +139,7 @@ async fn sign_in(offer: Offer, providers: Providers) -> Response {
             error: "",
             username: "",
             offer,
-            providers: providers.offered().await,
+            providers: providers.shown().await,
         },
     )
 }
@@ -172,7 +173,7 @@ async fn login(
                     error: &told.text,
                     username: &form.username,
                     offer,
-                    providers: providers.offered().await,
+                    providers: providers.shown().await,
                 },
             );
             add_retry_after(&mut response, told.retry_after_s);
@@ -199,7 +200,7 @@ async fn totp(
         return incomplete(offer);
     };
     let step = logins.totp(from, &id, form.code.trim()).await;
-    after(step, &logins, from, &id, offer).await
+    after(step, &logins, (from, &id), offer, false).await
 }
 
 async fn recovery(
@@ -214,7 +215,7 @@ async fn recovery(
         return incomplete(offer);
     };
     let step = logins.recovery(from, &id, &form.code).await;
-    after(step, &logins, from, &id, offer).await
+    after(step, &logins, (from, &id), offer, true).await
 }
 
 fn incomplete(offer: Offer) -> Response {
@@ -232,7 +233,7 @@ pub(crate) fn next(step: LoginStep, offer: Offer) -> Response {
     match step {
         // The session page says what is so, pending gateways included.
         LoginStep::Done(_) => Redirect::to("/").into_response(),
-        step @ LoginStep::Wants { .. } => code(StatusCode::OK, "", &step, offer),
+        step @ LoginStep::Wants { .. } => code(StatusCode::OK, "", &step, offer, false),
     }
 }
 
@@ -240,9 +241,9 @@ pub(crate) fn next(step: LoginStep, offer: Offer) -> Response {
 async fn after(
     step: Result<LoginStep, LoginError>,
     logins: &Logins,
-    from: IpAddr,
-    id: &LoginId,
+    (from, id): (IpAddr, &LoginId),
     offer: Offer,
+    recovery_open: bool,
 ) -> Response {
     let error = match step {
         Ok(step) => return next(step, offer),
@@ -256,14 +257,20 @@ async fn after(
         None => "the code is wrong, was used already, or is too old",
     };
     let mut response = match logins.wants(from, id).await {
-        Ok(wants) => code(told.status, text, &wants, offer),
+        Ok(wants) => code(told.status, text, &wants, offer, recovery_open),
         Err(error) => notice(error),
     };
     add_retry_after(&mut response, told.retry_after_s);
     response
 }
 
-fn code(status: StatusCode, error: &str, step: &LoginStep, offer: Offer) -> Response {
+fn code(
+    status: StatusCode,
+    error: &str,
+    step: &LoginStep,
+    offer: Offer,
+    recovery_open: bool,
+) -> Response {
     let LoginStep::Wants {
         attempt,
         factors,
@@ -278,6 +285,7 @@ fn code(status: StatusCode, error: &str, step: &LoginStep, offer: Offer) -> Resp
         expires_in: wait(expires_in.as_secs()),
         totp: factors.contains(Factor::Totp),
         recovery: factors.contains(Factor::RecoveryCode),
+        recovery_open,
         passkey: factors.contains(Factor::Passkey) && offer != Offer::Off,
         offer,
     };

@@ -1,7 +1,7 @@
 //! A session as the portal shows it, in JSON and on the page.
 
 use jiff::{SignedDuration, Timestamp};
-use portcullis_control::{ResetNotice, SessionView, level_name};
+use portcullis_control::{Level, ResetNotice, SessionView, level_name};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,6 +51,29 @@ impl From<SessionView> for SessionJson {
             location: session.location,
         }
     }
+}
+
+/// A level in the words of a person; [`level_name`] has those of policies and programs.
+pub(crate) fn level_in_words(level: Level) -> &'static str {
+    match level {
+        Level::None => "less than two factors",
+        Level::Mfa => "two factors",
+        Level::PhishingResistant => "a passkey, or as strong",
+    }
+}
+
+/// A refusal as a sentence of a page. Programs are told the same words as they are.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let Some(first) = rest.next() else {
+        return String::new();
+    };
+    let stop = if text.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    format!("{}{}{stop}", first.to_uppercase(), rest.as_str())
 }
 
 /// RFC 3339 in UTC. A time outside of what the format holds is not in any store.
@@ -118,6 +141,19 @@ pub(crate) fn wait(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_sentences() {
+        for (text, said) in [
+            ("the code is wrong", "The code is wrong."),
+            ("Too late. Begin again.", "Too late. Begin again."),
+            ("was that you?", "Was that you?"),
+            ("öffnen", "Öffnen."),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(text), said);
+        }
+    }
 
     #[test]
     fn times_in_words() {

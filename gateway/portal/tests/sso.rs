@@ -54,6 +54,7 @@ impl Fixture {
             database: format!("sqlite://{}/portcullis.db", state.path().display()),
             state_dir: state.path().join("state"),
             sso: vec![SsoConfig {
+                title: Some("Acme Works".into()),
                 name: "acme".into(),
                 preset: Default::default(),
                 issuer: Some(provider.issuer.clone()),

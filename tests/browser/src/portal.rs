@@ -58,6 +58,7 @@ impl Portal {
         std::fs::write(&file, secret)?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
         let sso = SsoConfig {
+            title: Some("Acme Works".into()),
             name: "acme".into(),
             preset: Default::default(),
             issuer: Some(provider(&redirect)),
@@ -223,6 +224,25 @@ impl Portal {
             ..Default::default()
         });
         self.control.admin().add_session(request).await?;
+        Ok(())
+    }
+
+    /// Lets Ada in, or out.
+    pub async fn set_disabled(&self, disabled: bool) -> Result<()> {
+        let name = "ada".into();
+        let request = Request::new(v1::SetUserDisabledRequest { name, disabled });
+        self.control.admin().set_user_disabled(request).await?;
+        Ok(())
+    }
+
+    /// From now on the location asks for passkeys.
+    pub async fn require_passkeys(&self) -> Result<()> {
+        let request = Request::new(v1::SetLocationRequest {
+            name: "office".into(),
+            require: Some(v1::Level::PhishingResistant.into()),
+            ..Default::default()
+        });
+        self.control.admin().set_location(request).await?;
         Ok(())
     }
 

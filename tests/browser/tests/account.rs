@@ -188,9 +188,19 @@ async fn a_browser_without_the_key_type_offers_pasting() -> Result<()> {
         .wait_for("This browser cannot make WireGuard keys")
         .await?;
     browser.photograph("devices-paste").await?;
+    // A key that somebody has is refused, and nothing but the key is typed again.
+    browser
+        .fill("public-key", &STANDARD.encode([7; 32]))
+        .await?;
+    browser.fill("pasted-name", "Old phone").await?;
+    browser.press("Add with this key").await?;
+    browser.wait_for("This public key cannot be used").await?;
+    browser.photograph("devices-refused").await?;
+    let typed =
+        "return [...document.querySelectorAll('#public-key, #pasted-name')].map((i) => i.value)";
+    assert_eq!(run(&browser, typed).await?, json!(["", "Old phone"]));
     let key = STANDARD.encode([9; 32]);
     browser.fill("public-key", &key).await?;
-    browser.fill("pasted-name", "Old phone").await?;
     browser.press("Add with this key").await?;
     browser.wait_for("“Old phone” is added").await?;
     browser.photograph("device-added").await?;

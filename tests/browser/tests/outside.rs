@@ -20,7 +20,7 @@ async fn a_device_is_signed_in_from_outside_counted_down_and_ended() -> Result<(
     browser.photograph("outside-sign-in").await?;
     password(&browser, "wrong").await?;
     browser
-        .wait_for("the name or the password is wrong")
+        .wait_for("The name or the password is wrong")
         .await?;
     browser.photograph("outside-sign-in-refused").await?;
 
@@ -30,7 +30,7 @@ async fn a_device_is_signed_in_from_outside_counted_down_and_ended() -> Result<(
     browser.press("Use a recovery code").await?;
     browser.fill("recovery", "ABCD").await?;
     browser.press("Continue with a recovery code").await?;
-    browser.wait_for("the code is wrong").await?;
+    browser.wait_for("The code is wrong").await?;
     browser.photograph("outside-code-refused").await?;
     browser.fill("code", &portal.code()).await?;
     browser.press("Continue").await?;

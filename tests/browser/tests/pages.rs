@@ -19,7 +19,16 @@ const PAGES: &[(&str, &[&str])] = &[
             "outside-sign-in",
         ],
     ),
-    ("/devices", &["devices", "device-made", "device-added"]),
+    (
+        "/devices",
+        &[
+            "devices",
+            "device-made",
+            "device-added",
+            "devices-refused",
+            "devices-full",
+        ],
+    ),
     ("/devices/{id}/remove", &["devices-remove"]),
     ("/devices/{id}/rename", &["devices-rename"]),
     (
@@ -56,12 +65,18 @@ const PAGES: &[(&str, &[&str])] = &[
             "sign-in-refused",
             "sign-in-delayed",
             "outside-code",
+            "outside-no-device",
+            "outside-delayed",
+            "sign-in-disabled",
             "outside-sign-in-refused",
         ],
     ),
     ("/login/device", &["outside-session"]),
     ("/login/recovery", &["outside-code-refused"]),
-    ("/login/sso/{provider}", &["leaving"]),
+    (
+        "/login/sso/{provider}",
+        &["leaving", "sign-in-provider-down"],
+    ),
     (
         "/login/sso/{provider}/callback",
         &["sign-in-provider-refused", "notice"],

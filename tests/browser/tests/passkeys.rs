@@ -65,7 +65,7 @@ async fn a_passkey_is_added_used_renamed_and_removed() -> Result<()> {
     browser.photograph("sign-in-not-verified").await?;
     browser.set_verified(&key, true).await?;
     browser.press("Use a passkey").await?;
-    browser.wait_for("phishing-resistant").await?;
+    browser.wait_for("a passkey, or as strong").await?;
     browser.photograph("session-phishing-resistant").await?;
 
     browser.page.goto(&portal.url("/passkeys")).await?;
@@ -118,7 +118,7 @@ async fn a_copied_passkey_is_blocked_and_shown() -> Result<()> {
     browser.wait_for("never used").await?;
     browser.page.goto(&portal.url("/sign-in")).await?;
     browser.press("Use a passkey").await?;
-    browser.wait_for("phishing-resistant").await?;
+    browser.wait_for("a passkey, or as strong").await?;
     browser.set_counter(&key, 0).await?;
     browser.page.goto(&portal.url("/sign-in")).await?;
     browser.press("Use a passkey").await?;

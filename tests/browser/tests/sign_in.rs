@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use browser_tests::{Browser, PASSWORD, Portal};
+use fantoccini::Locator;
 use oidc::{CLIENT, Provider, SECRET};
 
 #[path = "../../../gateway/portal/tests/oidc/provider.rs"]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod oidc;
 
-const WRONG: &str = "the name, the password or the code is wrong";
+const WRONG: &str = "The name, the password or the code is wrong";
 
 async fn password(portal: &Portal, browser: &Browser, password: &str) -> Result<()> {
     browser.page.goto(&portal.url("/sign-in")).await?;
@@ -27,7 +28,11 @@ async fn code(browser: &Browser, code: &str) -> Result<()> {
 }
 
 async fn recovery(browser: &Browser, code: &str) -> Result<()> {
-    browser.press("Use a recovery code").await?;
+    // A refused one leaves the section open.
+    let open = browser.page.find(Locator::Css("details[open]")).await;
+    if open.is_err() {
+        browser.press("Use a recovery code").await?;
+    }
     browser.fill("recovery", code).await?;
     browser.press("Sign in with a recovery code").await
 }
@@ -50,7 +55,7 @@ fn wrong(right: &str) -> &'static str {
 /// From the sign-in page to the provider's form, and through it.
 async fn by_provider(portal: &Portal, browser: &Browser, login: &str) -> Result<()> {
     browser.page.goto(&portal.url("/sign-in")).await?;
-    browser.press("Sign in with acme").await?;
+    browser.press("Sign in with Acme Works").await?;
     browser.wait_for("Sign-in").await?;
     let fill = "document.querySelector('[name=login]').value = arguments[0];
         document.querySelector('[name=password]').value = 'x'";
@@ -103,7 +108,7 @@ async fn passwords_and_codes(portal: &Portal, browser: &Browser) -> Result<()> {
     password(portal, browser, PASSWORD).await?;
     let right = portal.code();
     code(browser, wrong(&right)).await?;
-    browser.wait_for("the code is wrong").await?;
+    browser.wait_for("The code is wrong").await?;
     browser.photograph("code-refused").await?;
     let right = portal.code();
     code(browser, &right).await?;
@@ -123,10 +128,9 @@ async fn recovery_codes(portal: &Portal, browser: &Browser) -> Result<()> {
     password(portal, browser, PASSWORD).await?;
     browser.wait_for("Use a recovery code").await?;
     recovery(browser, "ABCD-EFGH-ABCD-EFGH-ABCD-EFGH").await?;
-    browser.wait_for("the code is wrong").await?;
-    browser.press("Use a recovery code").await?;
+    browser.wait_for("The code is wrong").await?;
+    // Its section is still open.
     browser.photograph("code-recovery-refused").await?;
-    browser.press("Use a recovery code").await?;
     recovery(browser, &codes[0].to_lowercase()).await?;
     browser.wait_for("You are signed in").await?;
     leave(portal, browser).await?;
@@ -159,7 +163,7 @@ async fn delays(portal: &Portal, browser: &Browser) -> Result<()> {
     // Now the right one does not help either.
     password(portal, browser, PASSWORD).await?;
     browser
-        .wait_for("too many wrong attempts; try again in")
+        .wait_for("Too many wrong attempts; try again in")
         .await?;
     browser.photograph("sign-in-delayed").await?;
     portal.unlock().await
@@ -187,12 +191,12 @@ async fn single_sign_on(portal: &Portal, browser: &Browser) -> Result<()> {
     browser.wait_for("You are signed in").await?;
     leave(portal, browser).await?;
     by_provider(portal, browser, "somebody-else").await?;
-    browser.wait_for("this sign-in was refused").await?;
+    browser.wait_for("This sign-in was refused").await?;
     browser.photograph("sign-in-provider-refused").await?;
     let answer = portal.url("/login/sso/acme/callback");
     browser.page.goto(&answer).await?;
     browser
-        .wait_for("the provider's answer is incomplete")
+        .wait_for("The provider's answer is incomplete")
         .await?;
     browser.photograph("notice").await
 }

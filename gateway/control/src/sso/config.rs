@@ -12,8 +12,10 @@ use super::preset::SsoPreset;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SsoConfig {
-    /// Its name: on the sign-in page, in the addresses given to the provider, and in `--sso NAME:SUBJECT`.
+    /// Its name: in the addresses given to the provider, and in `--sso NAME:SUBJECT`.
     pub name: String,
+    /// What users are shown. Left out: what the preset's users call it, or the name.
+    pub title: Option<String>,
     /// What is filled in where it is left out here.
     #[serde(default)]
     pub preset: SsoPreset,

@@ -106,9 +106,10 @@ impl Sso {
         self.core().provider(name)
     }
 
-    /// Whether there is a provider of this name.
-    pub fn knows(&self, provider: &str) -> bool {
-        self.provider(provider).is_some()
+    /// What users are shown for the provider of this name.
+    pub fn title(&self, provider: &str) -> Option<&str> {
+        let provider = self.provider(provider)?;
+        Some(&provider.title)
     }
 
     /// Where a provider sends users back to.

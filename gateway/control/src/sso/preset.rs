@@ -16,6 +16,17 @@ pub enum SsoPreset {
 }
 
 impl SsoPreset {
+    /// What its users call it. `None`: it may be anybody's.
+    pub(super) fn title(self) -> Option<&'static str> {
+        match self {
+            Self::Generic => None,
+            Self::Google => Some("Google"),
+            Self::Microsoft => Some("Microsoft"),
+            Self::Okta => Some("Okta"),
+            Self::JumpCloud => Some("JumpCloud"),
+        }
+    }
+
     /// The issuer, where all customers have the same.
     pub(super) fn issuer(self) -> Option<&'static str> {
         match self {

@@ -17,7 +17,10 @@ use super::http::{self, Client};
 use super::preset::SsoPreset;
 use super::token::Mapping;
 use crate::domain::Name;
+use crate::text::is_hidden;
 
+/// It is on a button of a phone.
+const LONGEST_TITLE: usize = 40;
 /// How long metadata and keys are taken for current.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 /// How often they are fetched again at most, however many tokens name keys that are not among them.
@@ -31,6 +34,8 @@ const SHORTEST_GROUPS: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) name: String,
+    /// What users are shown.
+    pub(crate) title: String,
     pub(super) preset: SsoPreset,
     pub(crate) issuer: IssuerUrl,
     pub(super) client_id: ClientId,
@@ -81,6 +86,16 @@ impl Provider {
         };
         Name::parse("provider", &config.name).map_err(|error| refuse(error.to_string()))?;
         let preset = config.preset;
+        let title = config.title.as_deref().or(preset.title());
+        let title = title.unwrap_or(&config.name);
+        if title.trim().is_empty()
+            || title.chars().count() > LONGEST_TITLE
+            || title.chars().any(is_hidden)
+        {
+            return Err(refuse(format!(
+                "title has to be 1 to {LONGEST_TITLE} characters that are seen"
+            )));
+        }
         let issuer = config
             .issuer
             .as_deref()
@@ -122,6 +137,7 @@ impl Provider {
         }
         Ok(Self {
             name: config.name.clone(),
+            title: title.to_owned(),
             preset,
             issuer,
             client_id: ClientId::new(config.client_id.clone()),

@@ -102,6 +102,10 @@ pub(crate) async fn find(
     sql: &mut AnyConnection,
     name_or_id: &str,
 ) -> Result<Option<UserRow>, StoreError> {
+    // Strangers choose names, and PostgreSQL has no text that holds this: it would be an error of ours.
+    if name_or_id.contains('\0') {
+        return Ok(None);
+    }
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE u.name = $1 OR u.id = $1"));
     let row = sqlx::query(query)
         .bind(name_or_id)

@@ -14,6 +14,7 @@ use crate::session_key;
 crate::on_both!(
     two_factors_and_then_the_device,
     parallel_guesses_are_counted_one_by_one,
+    a_name_that_no_database_holds_is_as_wrong_as_any,
     a_delay_and_a_refusal_tell_nothing_of_accounts,
     guesses_outside_leave_the_owner_inside_alone,
     guesses_of_one_network_do_not_delay_another,
@@ -64,6 +65,12 @@ fn retry_after_s(result: Result<Browser, LoginError>) -> u64 {
         Err(LoginError::Delayed { retry_after }) => retry_after.as_secs(),
         other => panic!("{other:?}"),
     }
+}
+
+async fn a_name_that_no_database_holds_is_as_wrong_as_any(engine: Engine) {
+    let (world, ..) = World::with_alice(engine).await;
+    let refused = begin(&world, HOME, "al\0ice", PASSWORD).await;
+    assert!(matches!(refused, Err(LoginError::Refused)), "{refused:?}");
 }
 
 async fn parallel_guesses_are_counted_one_by_one(engine: Engine) {

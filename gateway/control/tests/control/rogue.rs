@@ -144,6 +144,7 @@ pub(crate) fn config(world: &World, name: &str, issuer: &str) -> SsoConfig {
     std::fs::write(&file, SECRET).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     SsoConfig {
+        title: None,
         name: name.into(),
         preset: Default::default(),
         issuer: Some(issuer.into()),

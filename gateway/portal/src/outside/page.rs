@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Form, Router};
 use jiff::Timestamp;
 use portcullis_control::{
-    Choice, Factor, LoggedOut, LoginError, Outside, OutsideStep, Secret, SessionView, level_name,
+    Choice, Factor, LoggedOut, LoginError, Outside, OutsideStep, Secret, SessionView,
 };
 use serde::Deserialize;
 
@@ -18,7 +18,7 @@ use crate::api::{Told, add_retry_after};
 use crate::cookie::{self, LOGIN, SESSION};
 use crate::own::session_script;
 use crate::pages::{Notice, page};
-use crate::view::{Moment, seconds_left, time_left, wait};
+use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
 
 const WRONG_PASSWORD: &str =
     "the name or the password is wrong, or nothing can be signed in from here with it";
@@ -51,6 +51,8 @@ struct Code<'a> {
     expires_in: String,
     totp: bool,
     recovery: bool,
+    /// A recovery code was refused, and the next one may be good.
+    recovery_open: bool,
 }
 
 #[derive(Template)]
@@ -82,7 +84,7 @@ async fn home(State(outside): State<Outside>, asking: Asking) -> Response {
         Ok(Some(session)) => page(
             StatusCode::OK,
             &Session {
-                level: level_name(session.level),
+                level: level_in_words(session.level),
                 time_left: time_left(session.deadline_ms, now),
                 seconds_left: seconds_left(session.deadline_ms, now),
                 deadline: session.deadline_ms.into(),
@@ -127,7 +129,7 @@ async fn login(
                 OutsideStep::Choose(_) => 0,
             };
             let given = [cookie::give(&browser, LOGIN, seconds)];
-            (given, next(StatusCode::OK, "", &step)).into_response()
+            (given, next(StatusCode::OK, "", &step, false)).into_response()
         }
         Err(error) => again(told(error, WRONG_PASSWORD), &form.username),
     }
@@ -150,7 +152,7 @@ async fn totp(
         Ok((stranger, browser)) => outside.totp(stranger, browser, form.code.trim()).await,
         Err(error) => Err(error),
     };
-    after(&outside, &asking, step, WRONG_CODE).await
+    after(&outside, &asking, step, WRONG_CODE, false).await
 }
 
 async fn recovery(
@@ -165,7 +167,7 @@ async fn recovery(
         Ok((stranger, browser)) => outside.recovery(stranger, browser, &form.code).await,
         Err(error) => Err(error),
     };
-    after(&outside, &asking, step, WRONG_CODE).await
+    after(&outside, &asking, step, WRONG_CODE, true).await
 }
 
 #[derive(Deserialize)]
@@ -197,7 +199,7 @@ async fn device(
             }
             response
         }
-        Err(error) => after(&outside, &asking, Err(error), NO_DEVICE).await,
+        Err(error) => after(&outside, &asking, Err(error), NO_DEVICE, false).await,
     }
 }
 
@@ -225,9 +227,10 @@ async fn after(
     asking: &Asking,
     step: Result<OutsideStep, LoginError>,
     refused: &str,
+    recovery_open: bool,
 ) -> Response {
     let error = match step {
-        Ok(step) => return next(StatusCode::OK, "", &step),
+        Ok(step) => return next(StatusCode::OK, "", &step, false),
         Err(error) => error,
     };
     let still = match asking.login() {
@@ -237,7 +240,7 @@ async fn after(
     let told = told(error, refused);
     match still {
         Ok(step) => {
-            let mut response = next(told.status, &told.text, &step);
+            let mut response = next(told.status, &told.text, &step, recovery_open);
             add_retry_after(&mut response, told.retry_after_s);
             response
         }
@@ -245,7 +248,7 @@ async fn after(
     }
 }
 
-fn next(status: StatusCode, error: &str, step: &OutsideStep) -> Response {
+fn next(status: StatusCode, error: &str, step: &OutsideStep, recovery_open: bool) -> Response {
     match step {
         OutsideStep::Wants {
             factors,
@@ -257,6 +260,7 @@ fn next(status: StatusCode, error: &str, step: &OutsideStep) -> Response {
                 expires_in: wait(expires_in.as_secs()),
                 totp: factors.contains(Factor::Totp),
                 recovery: factors.contains(Factor::RecoveryCode),
+                recovery_open,
             },
         ),
         OutsideStep::Choose(choices) => page(status, &Devices { error, choices }),

@@ -48,6 +48,15 @@ struct DevicesPage<'a> {
     needs: Option<&'static str>,
     full: bool,
     error: &'a str,
+    typed: Typed<'a>,
+}
+
+/// What the form for a pasted key holds. Never the key: it may have been the private one.
+struct Typed<'a> {
+    name: &'a str,
+    temporary: bool,
+    hours: &'a str,
+    refused: bool,
 }
 
 struct Card<'a> {
@@ -77,6 +86,12 @@ impl<'a> DevicesPage<'a> {
             full: list.devices.len() >= usize::try_from(list.limit).unwrap_or(usize::MAX),
             list,
             error,
+            typed: Typed {
+                name: "",
+                temporary: false,
+                hours: "8",
+                refused: false,
+            },
         }
     }
 }
@@ -142,7 +157,7 @@ async fn add(
                 tunnel: &added.tunnel,
             },
         ),
-        Err(error) => again(&own, nav, device, error).await,
+        Err(error) => again(&own, nav, device, error, Some(&form)).await,
     }
 }
 
@@ -164,7 +179,7 @@ async fn rename(
     let Extension(DeviceAddr(from)) = device;
     match own.rename_device(from, &id, &form.name).await {
         Ok(()) => Redirect::to("/devices").into_response(),
-        Err(error) => again(&own, nav, device, error).await,
+        Err(error) => again(&own, nav, device, error, None).await,
     }
 }
 
@@ -183,7 +198,7 @@ async fn remove(
             },
         ),
         Ok(_) => Redirect::to("/devices").into_response(),
-        Err(error) => again(&own, nav, device, error).await,
+        Err(error) => again(&own, nav, device, error, None).await,
     }
 }
 
@@ -193,13 +208,25 @@ async fn again(
     nav: Nav,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
     error: SelfServiceError,
+    adding: Option<&AddForm>,
 ) -> Response {
     if matches!(error, SelfServiceError::NoSession) {
         return told(error);
     }
     let why = Told::from(error);
     match own.devices(from).await {
-        Ok(list) => page(why.status, &DevicesPage::new(&list, &why.text, nav)),
+        Ok(list) => {
+            let mut again = DevicesPage::new(&list, &why.text, nav);
+            if let Some(form) = adding {
+                again.typed = Typed {
+                    name: &form.name,
+                    temporary: form.temporary.is_some(),
+                    hours: &form.hours,
+                    refused: true,
+                };
+            }
+            page(why.status, &again)
+        }
         Err(_) => why.into_page(),
     }
 }

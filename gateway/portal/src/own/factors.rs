@@ -23,6 +23,10 @@ use crate::seed::{drawn, grouped};
 use crate::site::Site;
 use crate::view::{Moment, wait};
 
+/// Sections of the page.
+const PASSWORD: &str = "password";
+const RECOVERY_CODES: &str = "recovery-codes";
+
 pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/factors", get(factors))
@@ -48,6 +52,8 @@ struct FactorsPage<'a> {
     error: &'a str,
     /// What was done.
     done: &'static str,
+    /// The section whose form was refused: it stays open.
+    opened: &'static str,
 }
 
 struct Card<'a> {
@@ -56,7 +62,7 @@ struct Card<'a> {
 }
 
 impl<'a> FactorsPage<'a> {
-    fn new(factors: &'a OwnFactors, error: &'a str, done: &'static str, nav: Nav) -> Self {
+    fn new(factors: &'a OwnFactors, nav: Nav) -> Self {
         let cards = factors.providers.iter().map(|provider| Card {
             provider,
             linked: provider.linked_ms.into(),
@@ -72,8 +78,9 @@ impl<'a> FactorsPage<'a> {
                 _ => "To change any of this, sign in again.",
             }),
             factors,
-            error,
-            done,
+            error: "",
+            done: "",
+            opened: "",
         }
     }
 }
@@ -104,7 +111,7 @@ async fn factors(
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Response {
     match own.factors(from).await {
-        Ok(factors) => page(StatusCode::OK, &FactorsPage::new(&factors, "", "", nav)),
+        Ok(factors) => page(StatusCode::OK, &FactorsPage::new(&factors, nav)),
         Err(error) => told(error),
     }
 }
@@ -129,18 +136,25 @@ async fn password(
     let (password, twice) = (Secret::from(form.password), Secret::from(form.again));
     if password.expose() != twice.expose() {
         let differ = "the two passwords differ";
-        return again(&own, nav, device, StatusCode::BAD_REQUEST, differ).await;
+        return again(
+            &own,
+            nav,
+            device,
+            (StatusCode::BAD_REQUEST, differ),
+            PASSWORD,
+        )
+        .await;
     }
     let end_others = form.end_other_sessions.is_some();
     let changed = own.change_password(device.0.0, &password, end_others).await;
     let done = "Your password is changed.";
-    after(&own, nav, device, changed, done).await
+    after(&own, nav, device, changed, done, PASSWORD).await
 }
 
 async fn begin_totp(Own(own): Own, nav: Nav, device: Extension<DeviceAddr>) -> Response {
     match own.begin_totp(device.0.0).await {
         Ok(_) => Redirect::to("/factors/totp").into_response(),
-        Err(error) => refused(&own, nav, device, error).await,
+        Err(error) => refused(&own, nav, device, error, "").await,
     }
 }
 
@@ -176,13 +190,13 @@ async fn confirm_totp(
         confirmed => {
             let done =
                 "Your new authenticator is set up. The one before gives no good codes any more.";
-            return after(&own, nav, device, confirmed, done).await;
+            return after(&own, nav, device, confirmed, done, "").await;
         }
     };
     let why = Told::from(error);
     let mut response = match own.totp_setup(device.0.0).await {
         Ok(setup) => show(why.status, &why.text, &setup, nav),
-        Err(error) => return refused(&own, nav, device, error).await,
+        Err(error) => return refused(&own, nav, device, error, "").await,
     };
     add_retry_after(&mut response, why.retry_after_s);
     response
@@ -213,7 +227,7 @@ async fn recovery_codes(
                 pending: ended.pending,
             },
         ),
-        Err(error) => refused(&own, nav, device, error).await,
+        Err(error) => refused(&own, nav, device, error, RECOVERY_CODES).await,
     }
 }
 
@@ -230,7 +244,7 @@ async fn unlink(
     let end_others = form.end_other_sessions.is_some();
     let unlinked = own.unlink_provider(device.0.0, &provider, end_others).await;
     let done = "The account there signs you in no more.";
-    after(&own, nav, device, unlinked, done).await
+    after(&own, nav, device, unlinked, done, "").await
 }
 
 /// The page after a change.
@@ -240,6 +254,7 @@ async fn after(
     device: Extension<DeviceAddr>,
     changed: Result<EndedSessions, SelfServiceError>,
     done: &'static str,
+    opened: &'static str,
 ) -> Response {
     match changed {
         Ok(ended) if ended.pending => page(
@@ -249,10 +264,16 @@ async fn after(
             },
         ),
         Ok(_) => match own.factors(device.0.0).await {
-            Ok(factors) => page(StatusCode::OK, &FactorsPage::new(&factors, "", done, nav)),
+            Ok(factors) => {
+                let changed = FactorsPage {
+                    done,
+                    ..FactorsPage::new(&factors, nav)
+                };
+                page(StatusCode::OK, &changed)
+            }
             Err(error) => told(error),
         },
-        Err(error) => refused(own, nav, device, error).await,
+        Err(error) => refused(own, nav, device, error, opened).await,
     }
 }
 
@@ -262,12 +283,13 @@ async fn refused(
     nav: Nav,
     device: Extension<DeviceAddr>,
     error: SelfServiceError,
+    opened: &'static str,
 ) -> Response {
     if matches!(error, SelfServiceError::NoSession) {
         return told(error);
     }
     let why = Told::from(error);
-    let mut response = again(own, nav, device, why.status, &why.text).await;
+    let mut response = again(own, nav, device, (why.status, &why.text), opened).await;
     add_retry_after(&mut response, why.retry_after_s);
     response
 }
@@ -276,11 +298,18 @@ async fn again(
     own: &SelfService,
     nav: Nav,
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
-    status: StatusCode,
-    error: &str,
+    (status, error): (StatusCode, &str),
+    opened: &'static str,
 ) -> Response {
     match own.factors(from).await {
-        Ok(factors) => page(status, &FactorsPage::new(&factors, error, "", nav)),
+        Ok(factors) => {
+            let refused = FactorsPage {
+                error,
+                opened,
+                ..FactorsPage::new(&factors, nav)
+            };
+            page(status, &refused)
+        }
         Err(error) => told(error),
     }
 }

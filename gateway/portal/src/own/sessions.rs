@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use jiff::Timestamp;
-use portcullis_control::{Activity, EndedSessions, OwnSession, SelfServiceError, level_name};
+use portcullis_control::{Activity, EndedSessions, OwnSession, SelfServiceError};
 
 use super::Own;
 use super::devices::{script, told};
@@ -15,7 +15,7 @@ use crate::guard::DeviceAddr;
 use crate::nav::Nav;
 use crate::pages::{Notice, page};
 use crate::site::Site;
-use crate::view::{Moment, time_left};
+use crate::view::{Moment, level_in_words, time_left};
 
 const SCRIPT: &str = include_str!("../../assets/session.js");
 
@@ -67,7 +67,7 @@ async fn sessions(
     let now = Timestamp::now();
     let cards = sessions.iter().map(|own| Card {
         own,
-        level: level_name(own.session.level),
+        level: level_in_words(own.session.level),
         since: own.session.authenticated_at_ms.into(),
         active: own.last_activity_ms.into(),
         left: time_left(own.session.deadline_ms, now),

@@ -29,6 +29,14 @@ pub(crate) fn pages() -> Router<Site> {
     page::routes()
 }
 
+/// A provider on a page.
+pub(crate) struct Shown {
+    /// In addresses.
+    pub(crate) name: String,
+    /// For people.
+    pub(crate) title: String,
+}
+
 /// Where to ask for the providers that this device may sign in by. Only pages that show them do.
 pub(crate) struct Providers(Option<(Sso, DeviceAddr)>);
 
@@ -43,6 +51,17 @@ impl Providers {
             tracing::error!(%error, "no sign-in by a provider can be offered");
             Vec::new()
         })
+    }
+
+    /// What the page shows of them.
+    pub(crate) async fn shown(&self) -> Vec<Shown> {
+        let names = self.offered().await;
+        let titled = names.into_iter().filter_map(|name| {
+            let (sso, _) = self.0.as_ref()?;
+            let title = sso.title(&name)?.to_owned();
+            Some(Shown { name, title })
+        });
+        titled.collect()
     }
 
     /// The page on which a login by one of them is begun.

@@ -32,12 +32,13 @@ const VISITOR_S: u64 = 600;
 #[template(path = "go.html")]
 struct Go<'a> {
     provider: &'a str,
+    title: &'a str,
 }
 
 async fn open(On(sso): On, Path(provider): Path<String>) -> Response {
-    if sso.knows(&provider) {
+    if let Some(title) = sso.title(&provider) {
         let provider = &provider;
-        return page(StatusCode::OK, &Go { provider });
+        return page(StatusCode::OK, &Go { provider, title });
     }
     Told::from(SsoError::UnknownProvider).into_page()
 }
@@ -47,7 +48,7 @@ async fn open(On(sso): On, Path(provider): Path<String>) -> Response {
 #[derive(Template)]
 #[template(path = "leaving.html")]
 struct Leaving<'a> {
-    provider: &'a str,
+    title: &'a str,
     url: &'a str,
     expires_in: String,
 }
@@ -72,7 +73,7 @@ async fn leave(
     match sso.begin(from, &provider, port, &browser).await {
         Ok(visit) => {
             let leaving = Leaving {
-                provider: &provider,
+                title: sso.title(&provider).unwrap_or(&provider),
                 url: &visit.url,
                 expires_in: wait(visit.expires_in.as_secs()),
             };
@@ -125,7 +126,7 @@ async fn again(told: Told, offer: Offer, providers: &Providers) -> Response {
         error: &told.text,
         username: "",
         offer,
-        providers: providers.offered().await,
+        providers: providers.shown().await,
     };
     let mut response = page(told.status, &sign_in);
     add_retry_after(&mut response, told.retry_after_s);

@@ -43,6 +43,8 @@ pub struct SetSince {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkedProvider {
     pub name: String,
+    /// What users are shown: the name, where it is configured no more.
+    pub title: String,
     pub linked_ms: i64,
 }
 
@@ -76,6 +78,10 @@ impl SelfService {
                 .links
                 .into_iter()
                 .map(|link| LinkedProvider {
+                    title: match self.0.provider(&link.provider) {
+                        Some(provider) => provider.title.clone(),
+                        None => link.provider.clone(),
+                    },
                     name: link.provider,
                     linked_ms: link.created_ms,
                 })
