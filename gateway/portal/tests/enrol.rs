@@ -209,7 +209,7 @@ async fn the_pages_lead_from_the_link_to_recovery_codes() {
     };
     let wrong = finish("12345x").await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
-    assert!(wrong.text.contains("the code is wrong or too old"));
+    assert!(wrong.text.contains("The code is wrong or too old."));
     assert_eq!(wrong.secret(), secret, "the same authenticator again");
     let done = finish(&fixture.code(&secret)).await;
     assert_eq!(done.status, StatusCode::OK);
@@ -220,7 +220,7 @@ async fn the_pages_lead_from_the_link_to_recovery_codes() {
         fixture.form("/enrol", &[("link", &token)]).await,
     ] {
         assert_eq!(used.status, StatusCode::NOT_FOUND);
-        assert!(used.text.contains("this link is not good"));
+        assert!(used.text.contains("This link is not good"));
     }
     assert_eq!(fixture.audited("user.enrol").await, 1);
 }

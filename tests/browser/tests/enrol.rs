@@ -50,7 +50,7 @@ async fn a_link_leads_to_a_new_password_and_authenticator() -> Result<()> {
     browser.wait_for("most common ones").await?;
     browser.photograph("enrol-password-refused").await?;
     choose(&browser, CHOSEN, "another phrase").await?;
-    browser.wait_for("the two passwords differ").await?;
+    browser.wait_for("The two passwords differ.").await?;
     choose(&browser, CHOSEN, CHOSEN).await?;
 
     browser.wait_for("Set up your authenticator").await?;
@@ -82,7 +82,7 @@ async fn a_link_leads_to_a_new_password_and_authenticator() -> Result<()> {
     // Used, and expired: the same words for both.
     browser.page.goto(&link).await?;
     browser.press("Begin").await?;
-    browser.wait_for("this link is not good").await?;
+    browser.wait_for("This link is not good").await?;
     browser.photograph("enrol-over").await?;
     let expired = portal.invite().await?;
     portal.expire_links().await?;
@@ -90,7 +90,7 @@ async fn a_link_leads_to_a_new_password_and_authenticator() -> Result<()> {
     browser.page.goto(&expired).await?;
     browser.wait_for("Your link is good once").await?;
     browser.press("Begin").await?;
-    browser.wait_for("this link is not good").await?;
+    browser.wait_for("This link is not good").await?;
 
     // Inside the tunnel the new factors sign in.
     browser.page.goto(&portal.url("/sign-in")).await?;
@@ -158,6 +158,6 @@ async fn a_first_passkey_and_a_first_device_come_with_the_enrolment() -> Result<
     // The passkey signs in inside the tunnel.
     browser.page.goto(&portal.url("/sign-in")).await?;
     browser.press("Use a passkey").await?;
-    browser.wait_for("phishing-resistant").await?;
+    browser.wait_for("a passkey, or as strong").await?;
     browser.stop().await
 }
