@@ -6,6 +6,7 @@ mod answers;
 mod bad_input;
 mod before_login;
 mod captive;
+mod connect;
 mod deadlines;
 mod engines;
 mod explain;
