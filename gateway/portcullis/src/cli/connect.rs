@@ -148,24 +148,30 @@ impl ConnectArgs {
             Second::Totp(code) => portal.connect_by_totp(attempt, code.trim())?,
             Second::Recovery(code) => portal.connect_by_recovery(attempt, &code)?,
         });
-        let ended = match tunnel.bring_up(&connection).await {
-            Ok(()) => {
-                tell_connected(&connection, tunnel.name(), output)?;
-                watch::until_the_end(portal, &connection, signals, output).await
-            }
-            Err(error) => Err(error),
-        };
+        let ended = hold(portal, &connection, tunnel, signals, output).await;
         if !matches!(ended, Ok(Ended::Elsewhere { .. })) {
             // The packets stop here at once, also where the server cannot be told.
-            tunnel.take_down().await?;
+            let down = tunnel.take_down().await;
             let told = portal.disconnect(&connection);
-            if let (Ok(_), Err(error)) = (&ended, told) {
-                return Err(error)
-                    .context("the interface is gone, but the server could not be told: the session ends at its deadline");
+            if ended.is_ok() {
+                down?;
+                told.context("the server could not be told: the session ends at its deadline")?;
             }
         }
         ended
     }
+}
+
+async fn hold(
+    portal: &Arc<PortalClient>,
+    connection: &Arc<Connection>,
+    tunnel: &Tunnel,
+    signals: &mut Signals,
+    output: Output,
+) -> Result<Ended> {
+    tunnel.bring_up(connection).await?;
+    tell_connected(connection, tunnel.name(), output)?;
+    watch::until_the_end(portal, connection, signals, output).await
 }
 
 /// The server answers for devices that it does not know as it does for wrong passwords.

@@ -1,6 +1,6 @@
 //! A connection from its first moment to its end.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,11 @@ const POLL: Duration = Duration::from_secs(12);
 const SILENCE: Duration = Duration::from_secs(60);
 const WARN_BEFORE_S: i64 = 300;
 
-/// Ctrl-C and SIGTERM, which do not end the process any more.
+/// Ctrl-C, SIGTERM and a terminal that is closed, none of which ends the process any more.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -32,6 +33,7 @@ impl Signals {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -39,6 +41,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
+            _ = self.hangup.recv() => (),
         }
     }
 }
@@ -177,16 +180,21 @@ impl View {
             )?;
         }
         if self.redraws {
-            eprint!("\r\x1b[K{} left", text(left_s));
+            redraw(&format!("{} left", text(left_s)));
         }
         Ok(())
     }
 
     fn finish(&self) {
         if self.redraws {
-            eprint!("\r\x1b[K");
+            redraw("");
         }
     }
+}
+
+/// Without a panic where the terminal is gone: its end is told by a signal.
+fn redraw(line: &str) {
+    let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
 }
 
 fn text(left_s: i64) -> String {
