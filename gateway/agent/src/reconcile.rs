@@ -209,6 +209,7 @@ impl Plan {
             key,
             create: false,
             preshared_key: None,
+            endpoint: None,
             persistent_keepalive: None,
             allowed_ips: None,
         };

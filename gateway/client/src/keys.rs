@@ -77,6 +77,13 @@ impl KeyPair {
         Ok(Self::from_private(*bytes))
     }
 
+    /// As a key file holds it.
+    pub fn from_private_base64(text: &str) -> Result<Self, KeyError> {
+        let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| KeyError::Malformed)?);
+        let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| KeyError::Malformed)?;
+        Ok(Self::from_private(bytes))
+    }
+
     fn from_private(bytes: [u8; 32]) -> Self {
         let secret = StaticSecret::from(bytes);
         let public = PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
@@ -85,6 +92,10 @@ impl KeyPair {
 
     pub fn public(&self) -> PublicKey {
         self.public
+    }
+
+    pub(crate) fn private_bytes(&self) -> &[u8; 32] {
+        self.secret.as_bytes()
     }
 
     /// The private key in base64, for a configuration file.

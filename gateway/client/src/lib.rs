@@ -1,11 +1,15 @@
 //! The user's side: a device's key pair, its WireGuard configuration, and the login at the portal.
 #![forbid(unsafe_code)]
 
+pub mod connect;
+pub mod device;
 pub mod keys;
 mod pin;
 pub mod portal;
 pub mod wireguard;
 
+pub use connect::{Connected, Connection, Tunnel};
+pub use device::{ConnectLock, DeviceError, DeviceState};
 pub use keys::{KeyPair, PublicKey};
 pub use portal::{PortalClient, PortalError, Reset, Session};
 pub use portcullis_trust::Fingerprint;

@@ -50,6 +50,10 @@ pub enum PortalError {
     NotInTime(Duration),
     #[error("too many wrong attempts; try again in {} s", .retry_after.as_secs())]
     Delayed { retry_after: Duration },
+    #[error("the portal presented no key of the location; nothing was proven")]
+    LocationKey,
+    #[error("the portal asked for a password alone; the tunnel is not set up")]
+    OneFactor,
     #[error("login refused: {0}")]
     UnknownDevice(String),
     #[error("the portal answered with status {status}: {message}")]
@@ -57,6 +61,11 @@ pub enum PortalError {
 }
 
 impl PortalError {
+    /// Whether the portal was not reached, or did not answer.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Request(_))
+    }
+
     /// Whether the portal was reached and said no.
     pub fn is_refusal(&self) -> bool {
         matches!(
@@ -70,7 +79,7 @@ impl PortalError {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attempt {
     #[serde(rename = "attempt")]
-    id: String,
+    pub(crate) id: String,
     /// How long the portal waits for it, in seconds.
     #[serde(rename = "expires_in_s")]
     pub expires_in_s: u64,
@@ -131,8 +140,8 @@ pub struct LoggedOut {
 /// The portal as seen from a device.
 #[derive(Debug)]
 pub struct PortalClient {
-    agent: Agent,
-    base: String,
+    pub(crate) agent: Agent,
+    pub(crate) base: String,
 }
 
 impl PortalClient {
@@ -278,7 +287,7 @@ fn host_and_port(url: &str) -> Option<(String, u16)> {
     })
 }
 
-fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<T, PortalError> {
+pub(crate) fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<T, PortalError> {
     let status = response.status();
     let body = response
         .body_mut()

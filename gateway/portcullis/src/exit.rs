@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use portcullis_agent::link::LinkError;
 use portcullis_client::PortalError;
 use thiserror::Error;
 use tonic::Code;
@@ -20,6 +21,12 @@ pub(crate) enum Exit {
     Pending = 3,
     /// The portal refused or delayed the login.
     Refused = 4,
+    /// The portal could not be reached.
+    Unreachable = 5,
+    /// The kernel did not permit it.
+    NotPermitted = 6,
+    /// The connection's session was ended by somebody or something else.
+    Ended = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -38,9 +45,15 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
     let refused = |error: &PortalError| {
         if error.is_refusal() {
             Exit::Refused
+        } else if error.is_unreachable() {
+            Exit::Unreachable
         } else {
             Exit::Failed
         }
+    };
+    let refused_by_kernel = |error: &LinkError| match error {
+        LinkError::NotPermitted { .. } => Exit::NotPermitted,
+        _ => Exit::Failed,
     };
     let refused_by_control = |status: &tonic::Status| match status.code() {
         Code::InvalidArgument => Exit::Usage,
@@ -54,6 +67,7 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
             usage
                 .then_some(Exit::Usage)
                 .or_else(|| cause.downcast_ref().map(refused))
+                .or_else(|| cause.downcast_ref().map(refused_by_kernel))
                 .or_else(|| cause.downcast_ref().map(refused_by_control))
         })
         .unwrap_or(Exit::Failed)

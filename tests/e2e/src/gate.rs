@@ -264,6 +264,27 @@ impl Gate {
         Running::start(&mut command)
     }
 
+    /// Starts `portcullis connect` in `namespace`, with the user's password on stdin.
+    pub fn start_connect(
+        &self,
+        namespace: &Namespace,
+        user: &User,
+        args: &[&str],
+    ) -> Result<Running> {
+        let password = self.scratch().join("password");
+        fs::write(&password, &user.password)?;
+        let mut command = namespace.command("sh");
+        command
+            .args(["-c", "exec \"$@\" <\"$0\""])
+            .arg(&password)
+            .arg(&self.binary)
+            .args(["--output", "json", "connect"])
+            .args(args)
+            .args(["--user", &user.name, "--password-stdin", "--state"])
+            .arg(self.scratch().join("client"));
+        Running::start(&mut command)
+    }
+
     /// Runs an admin command that prints text for people, without a terminal.
     pub fn read(&self, args: &[&str]) -> Result<String> {
         let mut command = self.world.gateway.command(&self.binary);

@@ -63,6 +63,9 @@ fn update_entries(update: &PeerUpdate) -> Vec<WireguardPeer> {
         let key = key.as_ref().map_or([0; 32], |key| *key.as_bytes());
         attributes.push(WireguardPeerAttribute::PresharedKey(key));
     }
+    if let Some(endpoint) = update.endpoint {
+        attributes.push(WireguardPeerAttribute::Endpoint(endpoint));
+    }
     if let Some(seconds) = update.persistent_keepalive {
         attributes.push(WireguardPeerAttribute::PersistentKeepalive(seconds));
     }
@@ -113,6 +116,7 @@ mod tests {
             key: PublicKey::try_from([1; 32]).expect("key"),
             create: true,
             preshared_key: Some(None),
+            endpoint: None,
             persistent_keepalive: None,
             allowed_ips: Some((0..count).map(network).collect()),
         })

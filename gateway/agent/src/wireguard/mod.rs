@@ -116,6 +116,8 @@ pub struct PeerUpdate {
     pub create: bool,
     /// `Some(None)` removes it.
     pub preshared_key: Option<Option<PresharedKey>>,
+    /// Where to find it: clients know, gateways hear.
+    pub endpoint: Option<SocketAddr>,
     /// Seconds; 0 for none.
     pub persistent_keepalive: Option<u16>,
     /// The whole new set. An address is taken from whichever peer has it.

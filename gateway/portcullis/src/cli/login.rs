@@ -109,13 +109,13 @@ fn logged_in(session: &Session, output: Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-enum Second {
+pub(super) enum Second {
     Totp(String),
     Recovery(String),
 }
 
 /// Asks for what the portal wants. Six digits are the authenticator's; recovery codes are longer.
-fn ask(attempt: &Attempt, url: &str) -> Result<Second> {
+pub(super) fn ask(attempt: &Attempt, url: &str) -> Result<Second> {
     let prompt = match (attempt.wants("totp"), attempt.wants("recovery-code")) {
         (true, true) => "Code (or a recovery code): ",
         (true, false) => "Code: ",

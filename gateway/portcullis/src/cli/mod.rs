@@ -4,6 +4,7 @@ mod account;
 mod audit;
 mod certificate;
 mod choice;
+mod connect;
 mod device;
 mod doctor;
 mod explain;
@@ -40,7 +41,8 @@ Examples:
   portcullis session revoke --user ada
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or policy, 3 committed but not yet
-acknowledged by every gateway, 4 login refused or delayed.";
+acknowledged by every gateway, 4 login refused or delayed, 5 server unreachable, 6 CAP_NET_ADMIN is missing,
+7 the session has ended.";
 
 /// A gateway for kernel WireGuard that lets a peer's packets through only while it is logged in.
 #[derive(Debug, Parser)]
@@ -119,6 +121,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Log this device in at the portal
     Login(login::LoginArgs),
+    /// Log in to a session-key location and hold its tunnel
+    Connect(connect::ConnectArgs),
     /// End this device's session
     Logout(login::LogoutArgs),
 }
@@ -217,6 +221,7 @@ impl Command {
             Self::Trace(args) => args.run(context).await,
             Self::Doctor(args) => args.run(context).await,
             Self::Audit(args) => args.run(context).await,
+            Self::Connect(args) => args.run(context.output).await,
             // Handled before the runtime starts.
             Self::Login(args) => args.run(context.output),
             Self::Logout(args) => args.run(context.output),

@@ -48,6 +48,7 @@ fn peer(number: u32) -> Result<PeerChange> {
         key: PublicKey::try_from(key)?,
         create: true,
         preshared_key: None,
+        endpoint: None,
         persistent_keepalive: None,
         allowed_ips: Some(vec![IpNet::from(std::net::IpAddr::V4(Ipv4Addr::from(
             0x0a00_0000 + number,

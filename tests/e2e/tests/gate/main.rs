@@ -7,6 +7,7 @@ mod bad_input;
 mod before_login;
 mod browser;
 mod captive;
+mod connect;
 mod deadlines;
 mod engines;
 mod explain;

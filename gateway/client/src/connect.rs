@@ -1,0 +1,268 @@
+//! The login that comes before a session-key location's tunnel.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_trust::Claim;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::portal::{Attempt, LoggedOut, PortalClient, PortalError, Session, answer};
+use crate::{KeyPair, PublicKey};
+
+/// Everything that a tunnel needs, shown once.
+pub struct Connection {
+    /// What was granted.
+    pub session: Session,
+    /// Base64, 32 bytes.
+    pub preshared_key: Zeroizing<String>,
+    /// What to set up.
+    pub tunnel: Tunnel,
+    token: Zeroizing<String>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("session", &self.session)
+            .field("tunnel", &self.tunnel)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A WireGuard tunnel, but for its keys' private halves.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tunnel {
+    /// The device's own; a bare address stands for itself alone.
+    pub addresses: Vec<String>,
+    /// Resolvers.
+    pub dns: Vec<String>,
+    /// Bytes; 0: up to the client.
+    pub mtu: u32,
+    /// The gateway's, base64.
+    pub server_public_key: String,
+    /// `host:port` of the gateway.
+    pub endpoint: String,
+    /// What is routed into the tunnel.
+    pub allowed_ips: Vec<String>,
+    /// Seconds; 0: off.
+    pub persistent_keepalive_s: u32,
+}
+
+/// What became of a session.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Connected {
+    /// With its deadline as it is now.
+    pub session: Session,
+    /// Whether it goes on.
+    pub live: bool,
+    /// `live`, `revoked`, `expired`, `idle` or `replaced`.
+    pub state: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Step {
+    Connected(Box<Granted>),
+    Next(Attempt),
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    session: Session,
+    token: String,
+    preshared_key: String,
+    tunnel: Tunnel,
+}
+
+impl PortalClient {
+    /// Proves the device's key to the location and gives the first factor.
+    pub fn begin_connect(
+        &self,
+        location: &str,
+        device: &KeyPair,
+        username: &str,
+        password: &str,
+    ) -> Result<Attempt, PortalError> {
+        #[derive(Serialize)]
+        struct To<'a> {
+            location: &'a str,
+            public_key: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Challenge {
+            challenge: String,
+            location_key: String,
+        }
+        #[derive(Serialize)]
+        struct Begin<'a> {
+            location: &'a str,
+            public_key: &'a str,
+            challenge: &'a str,
+            proof: &'a str,
+            username: &'a str,
+            password: &'a str,
+        }
+        let device_key = device.public();
+        let public_key = &device_key.to_string();
+        let to = To {
+            location,
+            public_key,
+        };
+        let url = format!("{}/connect/challenge", self.base);
+        let given: Challenge = answer(self.agent.post(&url).send_json(to)?)?;
+        let location_key: PublicKey = given
+            .location_key
+            .parse()
+            .map_err(|_| PortalError::LocationKey)?;
+        let claim = Claim {
+            challenge: &given.challenge,
+            location,
+            username,
+            device: device_key.as_bytes(),
+            location_key: location_key.as_bytes(),
+        };
+        let proof = claim
+            .prove(device.private_bytes())
+            .ok_or(PortalError::LocationKey)?;
+        let begin = Begin {
+            location,
+            public_key,
+            challenge: &given.challenge,
+            proof: &STANDARD.encode(*proof),
+            username,
+            password,
+        };
+        let url = format!("{}/connect", self.base);
+        match answer(self.agent.post(&url).send_json(begin)?)? {
+            Step::Next(attempt) => Ok(attempt),
+            // No location is content with a password.
+            Step::Connected(_) => Err(PortalError::OneFactor),
+        }
+    }
+
+    /// The last factor: a code of six digits.
+    pub fn connect_by_totp(
+        &self,
+        attempt: &Attempt,
+        code: &str,
+    ) -> Result<Connection, PortalError> {
+        self.finish_connect(attempt, "totp", code)
+    }
+
+    /// The last factor: a recovery code.
+    pub fn connect_by_recovery(
+        &self,
+        attempt: &Attempt,
+        code: &str,
+    ) -> Result<Connection, PortalError> {
+        self.finish_connect(attempt, "recovery", code)
+    }
+
+    fn finish_connect(
+        &self,
+        attempt: &Attempt,
+        factor: &str,
+        code: &str,
+    ) -> Result<Connection, PortalError> {
+        #[derive(Serialize)]
+        struct Code<'a> {
+            code: &'a str,
+        }
+        let url = format!("{}/connect/{}/{factor}", self.base, attempt.id);
+        match answer(self.agent.post(&url).send_json(Code { code })?)? {
+            Step::Connected(granted) => {
+                let Granted {
+                    session,
+                    token,
+                    preshared_key,
+                    tunnel,
+                } = *granted;
+                Ok(Connection {
+                    session,
+                    preshared_key: Zeroizing::new(preshared_key),
+                    tunnel,
+                    token: Zeroizing::new(token),
+                })
+            }
+            Step::Next(next) => Err(PortalError::Refused(format!(
+                "this location asks for one more factor, which a terminal cannot present ({})",
+                next.factors.join(", ")
+            ))),
+        }
+    }
+
+    /// What became of the connection's session. `None` where the server has forgotten it.
+    pub fn connected(&self, connection: &Connection) -> Result<Option<Connected>, PortalError> {
+        let url = format!("{}/connect/session", self.base);
+        let request = self.agent.get(&url);
+        let response = request
+            .header("Authorization", connection.bearer().as_str())
+            .call()?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        answer(response).map(Some)
+    }
+
+    /// Ends the connection's session. `None` where it had ended already.
+    pub fn disconnect(&self, connection: &Connection) -> Result<Option<LoggedOut>, PortalError> {
+        let url = format!("{}/connect/session", self.base);
+        let request = self.agent.delete(&url);
+        let response = request
+            .header("Authorization", connection.bearer().as_str())
+            .call()?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        answer(response).map(Some)
+    }
+}
+
+impl Connection {
+    fn bearer(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("Bearer {}", self.token.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANTED: &str = r#"{"session":{"id":"s","user":"ada","device":"d","location":"vault","level":"mfa",
+        "authenticated_at":"2026-01-01T00:00:00Z","deadline":"2026-01-01T01:00:00Z","idle_timeout_ms":0},
+        "token":"TOKEN","preshared_key":"KEY","tunnel":{"addresses":["10.88.0.2/32"],"dns":[],"mtu":0,
+        "server_public_key":"S","endpoint":"192.0.2.1:51820","allowed_ips":["10.9.0.0/24"],
+        "persistent_keepalive_s":25,"portal_url":""}}"#;
+
+    #[test]
+    fn steps_are_told_apart() {
+        let next = r#"{"attempt":"a","factors":["totp"],"expires_in_s":60}"#;
+        assert!(matches!(
+            serde_json::from_str(next).unwrap(),
+            Step::Next(attempt) if attempt.wants("totp")
+        ));
+        assert!(matches!(
+            serde_json::from_str(GRANTED).unwrap(),
+            Step::Connected(_)
+        ));
+    }
+
+    #[test]
+    fn inv10_debug_shows_neither_key_nor_token() {
+        let granted: Granted = serde_json::from_str(GRANTED).unwrap();
+        let connection = Connection {
+            session: granted.session,
+            preshared_key: Zeroizing::new(granted.preshared_key),
+            tunnel: granted.tunnel,
+            token: Zeroizing::new(granted.token),
+        };
+        let shown = format!("{connection:?}");
+        assert!(shown.contains("vault"), "{shown}");
+        assert!(
+            !shown.contains("TOKEN") && !shown.contains("KEY"),
+            "{shown}"
+        );
+    }
+}

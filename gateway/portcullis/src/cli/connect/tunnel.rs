@@ -1,0 +1,177 @@
+//! The client's WireGuard interface, over netlink.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use portcullis_agent::keys::{PresharedKey, PrivateKey, PublicKey};
+use portcullis_agent::link::{Link, LinkError};
+use portcullis_agent::wireguard::{DeviceSettings, Kernel, PeerChange, PeerUpdate, WireGuard as _};
+use portcullis_client::{Connection, KeyPair};
+use zeroize::Zeroizing;
+
+use crate::exit::UsageError;
+
+/// An interface that this process made.
+pub(super) struct Tunnel {
+    link: Link,
+    kernel: Kernel,
+    index: u32,
+}
+
+impl Tunnel {
+    /// Makes the interface with the device's key: down, without a peer. One that a crash of ours has left, which
+    /// the key tells, is replaced.
+    pub(super) async fn prepare(name: &str, device: &KeyPair) -> Result<Self> {
+        let link = Link::new(name)?;
+        let kernel = Kernel::new(name);
+        if let Some(found) = link.find().await? {
+            let ours = found.is_wireguard
+                && kernel.read()?.public_key.map(|key| *key.as_bytes())
+                    == Some(*device.public().as_bytes());
+            if !ours {
+                bail!(UsageError(format!(
+                    "there is an interface {name} that is not this command's: name another one with --interface"
+                )));
+            }
+            link.delete(found.index).await?;
+        }
+        let index = link.create().await?;
+        let tunnel = Self {
+            link,
+            kernel,
+            index,
+        };
+        match tunnel.use_key(device) {
+            Ok(()) => Ok(tunnel),
+            Err(error) => {
+                // What counts is the first error.
+                let _ = tunnel.remove().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn use_key(&self, device: &KeyPair) -> Result<()> {
+        let settings = DeviceSettings {
+            private_key: PrivateKey::from_base64(&device.private_base64())?,
+            listen_port: 0,
+        };
+        Ok(self.kernel.configure(&settings)?)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    /// Peer, addresses and routes of the connection.
+    pub(super) async fn bring_up(&self, connection: &Connection) -> Result<()> {
+        let tunnel = &connection.tunnel;
+        let allowed_ips = networks(&tunnel.allowed_ips)?;
+        let addresses = networks(&tunnel.addresses)?;
+        let endpoint = resolve(&tunnel.endpoint)?;
+        refuse_loop(&allowed_ips, endpoint)?;
+        let key = STANDARD
+            .decode(&tunnel.server_public_key)
+            .context("the server's answer holds no key of the gateway")?;
+        let preshared = Zeroizing::new(
+            STANDARD
+                .decode(connection.preshared_key.as_bytes())
+                .context("the server's answer holds no pre-shared key")?,
+        );
+        let preshared = PresharedKey::from_wire(&preshared)?;
+        ensure!(
+            preshared.is_some(),
+            "the server's answer holds no pre-shared key"
+        );
+        let keepalive = u16::try_from(tunnel.persistent_keepalive_s)
+            .context("the server's keepalive is longer than WireGuard's")?;
+        self.kernel.apply(&[PeerChange::Update(PeerUpdate {
+            key: PublicKey::try_from(key.as_slice())?,
+            create: true,
+            preshared_key: Some(preshared),
+            endpoint: Some(endpoint),
+            persistent_keepalive: Some(keepalive),
+            allowed_ips: Some(allowed_ips.clone()),
+        })])?;
+        if tunnel.mtu != 0 {
+            self.link.set_mtu(self.index, tunnel.mtu).await?;
+        }
+        self.link.set_addresses(self.index, &addresses).await?;
+        self.link.set_up(self.index).await?;
+        self.link.set_routes(self.index, &allowed_ips).await?;
+        Ok(())
+    }
+
+    /// No packet passes from here on.
+    pub(super) async fn take_down(&self) -> Result<()> {
+        match self.link.set_down(self.index).await {
+            Err(LinkError::Gone(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// By its number: another interface of the same name is not touched.
+    pub(super) async fn remove(self) -> Result<()> {
+        match self.link.delete(self.index).await {
+            Err(LinkError::Gone(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A bare address stands for itself alone.
+fn networks(texts: &[String]) -> Result<Vec<IpNet>> {
+    let parse = |text: &String| {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .with_context(|| format!("the server's answer names `{text}`, which is no network"))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn resolve(endpoint: &str) -> Result<SocketAddr> {
+    endpoint
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve the gateway's endpoint {endpoint}"))?
+        .next()
+        .with_context(|| format!("the gateway's endpoint {endpoint} has no address"))
+}
+
+/// The tunnel's own packets would go into the tunnel.
+fn refuse_loop(allowed_ips: &[IpNet], endpoint: SocketAddr) -> Result<()> {
+    match allowed_ips.iter().find(|net| net.contains(&endpoint.ip())) {
+        Some(net) => bail!(
+            "the location routes {net} into the tunnel, and with it its own endpoint {endpoint}: this version cannot do that"
+        ),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_does_not_lead_to_its_own_endpoint() {
+        let endpoint = "192.0.2.1:51820".parse().unwrap();
+        let of = |text: &str| networks(&[text.to_owned()]).unwrap();
+        refuse_loop(&of("10.9.0.0/24"), endpoint).unwrap();
+        refuse_loop(&of("::/0"), endpoint).unwrap();
+        for covering in ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.1"] {
+            let error = refuse_loop(&of(covering), endpoint).unwrap_err();
+            assert!(error.to_string().contains("endpoint"), "{error}");
+        }
+    }
+
+    #[test]
+    fn networks_are_read_strictly() {
+        let texts = ["10.88.0.2".to_owned(), "fd88::2/128".to_owned()];
+        let found = networks(&texts).unwrap();
+        assert_eq!(found[0].to_string(), "10.88.0.2/32");
+        assert_eq!(found[1].to_string(), "fd88::2/128");
+        assert!(networks(&["10.88.0.0/33".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! `portcullis connect`, the client of session-key locations, against the real gateway.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e_tests::{Gate, Options, SERVER_V4, User, eventually, flows, with_gate_prepared};
+use serde_json::Value;
+
+use crate::SOON;
+
+const SERVER: &str = "https://192.0.2.1:8443";
+
+fn vault() -> Options {
+    Options {
+        location: "session-key",
+        ..Options::default()
+    }
+}
+
+/// The public pages, without which nobody begins a login outside of a tunnel.
+fn with_public(gate: &Gate) -> Result<()> {
+    let path = gate.configuration();
+    let text = fs::read_to_string(&path)?;
+    let public = "[portal]\npublic = [\"192.0.2.1:8443\"]\n";
+    fs::write(path, text.replace("[portal]\n", public))?;
+    Ok(())
+}
+
+/// The client's device and its user.
+struct Client<'a> {
+    gate: &'a Gate,
+    user: User,
+    fingerprint: String,
+    key: String,
+}
+
+impl Client<'_> {
+    fn start(&self, command: &str) -> Result<e2e_tests::Running> {
+        let args = ["office", "--server", SERVER, "--totp-command", command];
+        let args = [&args[..], &["--ca-fingerprint", &self.fingerprint]].concat();
+        let namespace = &self.gate.world.peers[0];
+        self.gate.start_connect(namespace, &self.user, &args)
+    }
+
+    /// Connects, and waits until it says so.
+    fn connect(&self) -> Result<e2e_tests::Running> {
+        let mut running = self.start(&self.user.authenticator())?;
+        if let Err(error) = running.first_line() {
+            let output = running.finish()?;
+            return Err(error.context(format!("{output:?}")));
+        }
+        eventually("traffic passes", SOON, || self.pings())?;
+        Ok(running)
+    }
+
+    fn pings(&self) -> Result<bool> {
+        flows::ping(&self.gate.world.peers[0], SERVER_V4)
+    }
+
+    fn has_interface(&self) -> Result<bool> {
+        self.gate.world.peers[0].has_link("office")
+    }
+
+    fn is_peer(&self) -> Result<bool> {
+        Ok(self.gate.wg(&["peers"])?.contains(&self.key))
+    }
+}
+
+fn last_event(stdout: &str) -> Result<Value> {
+    let line = stdout.lines().last().context("nothing was said")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+/// The first connection makes the key; nobody knows the device yet.
+fn first_use(gate: &Gate) -> Result<Client<'_>> {
+    let user = gate.add_user("alice")?;
+    // Only for the fingerprint that every device is told.
+    let other = gate.ask(&["device", "add", "other", "--user", "alice"])?;
+    let mut client = Client {
+        gate,
+        user,
+        fingerprint: other["ca_fingerprint"]
+            .as_str()
+            .context("a fingerprint")?
+            .to_owned(),
+        key: String::new(),
+    };
+    let unknown = client.start("echo 000000")?.finish()?;
+    ensure!(unknown.code == 4, "{unknown:?}");
+    let made = last_event(&unknown.stdout)?;
+    ensure!(made["event"] == "key_made", "{unknown:?}");
+    client.key = made["public_key"].as_str().context("its key")?.to_owned();
+    let add = ["device", "add", "laptop", "--user", "alice", "--public-key"];
+    gate.ask(&[&add[..], &[&client.key]].concat())?;
+    Ok(client)
+}
+
+#[test]
+fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> {
+    with_gate_prepared(vault(), with_public, |gate, ()| {
+        let client = first_use(gate)?;
+        ensure!(!client.is_peer()? && !client.has_interface()?);
+        ensure!(!client.pings()?, "before the login");
+
+        let wrong = client
+            .start(&format!("echo {}", client.user.wrong_code()?))?
+            .finish()?;
+        ensure!(wrong.code == 4, "a wrong code: {wrong:?}");
+        ensure!(!client.is_peer()? && !client.has_interface()?);
+
+        // Revoked: the client says so and takes the interface down.
+        let running = client.connect()?;
+        ensure!(client.is_peer()?);
+        gate.ask(&["session", "revoke", "--device", "laptop"])?;
+        ensure!(!client.pings()?, "the next packet is dropped");
+        let ended = running.finish()?;
+        ensure!(ended.code == 7, "{ended:?}");
+        ensure!(
+            last_event(&ended.stdout)?["state"] == "revoked",
+            "{ended:?}"
+        );
+        ensure!(!client.has_interface()?);
+
+        // Ctrl-C ends the session at the server.
+        let ended = client.connect()?.interrupt()?;
+        ensure!(ended.code == 0, "{ended:?}");
+        ensure!(
+            last_event(&ended.stdout)?["state"] == "disconnected",
+            "{ended:?}"
+        );
+        ensure!(!client.has_interface()?);
+        eventually("the peer goes", SOON, || Ok(!client.is_peer()?))?;
+
+        // A crash leaves the interface, which the next connection takes over.
+        drop(client.connect()?);
+        ensure!(client.has_interface()?);
+        let ended = client.connect()?.interrupt()?;
+        ensure!(ended.code == 0, "{ended:?}");
+        ensure!(!client.has_interface()? && !client.pings()?);
+
+        // Somebody else's stays.
+        let namespace = &gate.world.peers[0];
+        namespace.ip("link add office type wireguard\n")?;
+        let taken = client.start(&client.user.authenticator())?.finish()?;
+        ensure!(taken.code == 2, "{taken:?}");
+        ensure!(client.has_interface()?, "it is another's");
+        Ok(())
+    })
+}
