@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 const NAME: &str = "login.example.com";
 const HOST: &str = "login.example.com:8443";
 const REDIRECT: &str = "https://login.example.com:8443/login/sso/acme/callback";
-const REFUSED: &str = "this sign-in was refused";
+const REFUSED: &str = "This sign-in was refused";
 
 /// Ada's laptop with her browser, the portal as that laptop sees it, and a provider where she is "ada-1".
 struct Fixture {
