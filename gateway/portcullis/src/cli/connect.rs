@@ -73,9 +73,16 @@ impl std::str::FromStr for Name {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
-            return Err("a location's name has letters, digits, - and _".to_owned());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-@+".contains(c);
+        let first = text.chars().next();
+        if !first.is_some_and(|c| c.is_ascii_alphanumeric())
+            || text.len() > 64
+            || !text.chars().all(plain)
+        {
+            return Err(
+                "a location's name has letters, digits and ._-@+, and begins with one of the first two"
+                    .to_owned(),
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -155,7 +162,11 @@ impl ConnectArgs {
             let told = portal.disconnect(&connection);
             if ended.is_ok() {
                 down?;
-                told.context("the server could not be told: the session ends at its deadline")?;
+                let told =
+                    told.context("the server could not be told: the session ends at its deadline")?;
+                return Ok(Ended::Here {
+                    pending: told.is_some_and(|told| told.pending),
+                });
             }
         }
         ended
@@ -215,4 +226,28 @@ fn tell_connected(connection: &Connection, interface: &str, output: Output) -> R
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locations_name_is_a_files_name() {
+        for good in ["vault", "hq.example", "a@b+c_d-e", "7"] {
+            assert!(good.parse::<Name>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../vault",
+            "a/b",
+            "-x",
+            "a b",
+            &"x".repeat(65),
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
 }

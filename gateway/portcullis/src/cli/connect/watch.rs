@@ -49,8 +49,8 @@ impl Signals {
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// By who began it.
-    Here,
+    /// By who began it. Pending as long as some gateway has not acknowledged it.
+    Here { pending: bool },
     /// By the server: `revoked`, `expired`, `idle` or `replaced`.
     Elsewhere { state: String },
 }
@@ -58,7 +58,12 @@ pub(super) enum Ended {
 impl Ended {
     pub(super) fn tell(&self, interface: &str, output: Output) -> Result<Exit> {
         let (state, text, exit) = match self {
-            Self::Here => ("disconnected", "Disconnected", Exit::Done),
+            Self::Here { pending: false } => ("disconnected", "Disconnected", Exit::Done),
+            Self::Here { pending: true } => (
+                "pending",
+                "Disconnected, but not every gateway has confirmed it yet",
+                Exit::Pending,
+            ),
             Self::Elsewhere { state } => (state.as_str(), reason(state), Exit::Ended),
         };
         output.line(
@@ -95,7 +100,7 @@ pub(super) async fn until_the_end(
         tokio::select! {
             () = signals.any() => {
                 view.finish();
-                return Ok(Ended::Here);
+                return Ok(Ended::Here { pending: false });
             }
             answer = answers.recv() => match answer {
                 Some(Ok(Some(now))) if now.live => {
