@@ -1,7 +1,8 @@
 //! The toolchain that compiles Rust for eBPF.
 //!
-//! `bpfel-unknown-none` has no prebuilt `core`, so its source is needed. It comes from rustup's nightly where
-//! rustup can download, and from Debian's own Rust packages where it cannot.
+//! `bpfel-unknown-none` has no prebuilt `core`, so its source is needed. It comes from a release that rustup
+//! downloads where it can, and from Debian's own Rust packages where it cannot. Both are the same release: its
+//! LLVM has to be one whose bitcode bpf-linker reads, which a nightly's of tomorrow is not.
 
 use std::fmt;
 use std::path::Path;
@@ -16,22 +17,23 @@ use crate::process::{has, output, run, say};
 const LINKER_VERSION: &str = "0.13.0";
 /// The name under which Debian's Rust is linked into rustup.
 const DEBIAN: &str = "debian";
-const NIGHTLY: &str = "nightly";
+/// The release that rustup is asked for, with LLVM 22 as [`apt::LLVM`].
+const RELEASE: &str = "1.96.0";
 
 /// A toolchain known to rustup that has the source of `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
     /// Debian's rustc-web, linked as `debian`.
     Debian,
-    /// rustup's nightly with rust-src.
-    Nightly,
+    /// rustup's release of the same version, with rust-src.
+    Rustup,
 }
 
 impl Toolchain {
     fn name(self) -> &'static str {
         match self {
             Self::Debian => DEBIAN,
-            Self::Nightly => NIGHTLY,
+            Self::Rustup => RELEASE,
         }
     }
 
@@ -58,7 +60,7 @@ impl Toolchain {
                 command.env_remove(&name);
             }
         }
-        // build-std is unstable; Debian's compiler is a stable release.
+        // build-std is unstable, and the compiler a stable release.
         command.env("RUSTC_BOOTSTRAP", "1");
         command
     }
@@ -82,7 +84,7 @@ impl fmt::Display for Toolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Debian => "Debian's Rust (rustc-web)",
-            Self::Nightly => "rustup's nightly with rust-src",
+            Self::Rustup => "rustup's Rust 1.96.0 with rust-src",
         })
     }
 }
@@ -92,7 +94,7 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     if !has("rustup") {
         bail!("rustup is not on the PATH: install it from https://rustup.rs, then try again");
     }
-    let toolchain = match [Toolchain::Debian, Toolchain::Nightly]
+    let toolchain = match [Toolchain::Debian, Toolchain::Rustup]
         .into_iter()
         .find(|t| t.is_usable())
     {
@@ -104,18 +106,22 @@ pub(crate) fn ensure() -> Result<Toolchain> {
 }
 
 fn install() -> Result<Toolchain> {
-    say("no toolchain for eBPF yet: trying rustup's nightly with rust-src, then Debian's packages");
+    say(format!(
+        "no toolchain for eBPF yet: trying {}, then Debian's packages",
+        Toolchain::Rustup
+    ));
     let by_rustup = run(Command::new("rustup").args([
         "toolchain",
         "install",
-        NIGHTLY,
+        RELEASE,
         "--profile=minimal",
         "--component=rust-src",
+        "--component=clippy",
         "--no-self-update",
     ]));
     match by_rustup {
-        Ok(()) if Toolchain::Nightly.is_usable() => return Ok(Toolchain::Nightly),
-        Ok(()) => say("rustup installed nightly, but without the source of core"),
+        Ok(()) if Toolchain::Rustup.is_usable() => return Ok(Toolchain::Rustup),
+        Ok(()) => say("rustup installed it, but without the source of core"),
         Err(error) => say(format!("rustup could not: {error:#}")),
     }
     apt::ensure(apt::RUST)
