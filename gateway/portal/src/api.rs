@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use portcullis_control::{
-    Factor, FactorSet, LoginError, LoginId, LoginStep, Logins, PasskeyError, Secret,
+    Factor, FactorSet, LoggedOut, LoginError, LoginId, LoginStep, Logins, PasskeyError, Secret,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,9 +29,9 @@ pub(crate) fn routes() -> OpenApiRouter<Site> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Login {
-    username: String,
-    password: String,
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -146,10 +146,19 @@ async fn session(
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = SessionEnded)]
-struct Ended {
+pub(crate) struct Ended {
     ended: bool,
     /// Not every gateway has acknowledged it yet.
     pending: bool,
+}
+
+impl From<LoggedOut> for Ended {
+    fn from(ended: LoggedOut) -> Self {
+        Self {
+            ended: true,
+            pending: ended.pending,
+        }
+    }
 }
 
 /// End the session of this device.
@@ -160,10 +169,7 @@ async fn end(
     Extension(DeviceAddr(from)): Extension<DeviceAddr>,
 ) -> Result<Json<Ended>, ApiError> {
     let ended = logins.end(from).await?.ok_or(ApiError::NoSession)?;
-    Ok(Json(Ended {
-        ended: true,
-        pending: ended.pending,
-    }))
+    Ok(Json(ended.into()))
 }
 
 pub(crate) enum ApiError {

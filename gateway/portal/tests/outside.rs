@@ -2,16 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../control/tests/control/authenticator.rs"]
+mod authenticator;
+
 use std::net::IpAddr;
+
+use authenticator::Authenticator;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::{Extension, Router};
-use portcullis_control::{Control, ControlConfig};
+use portcullis_control::{Control, ControlConfig, Passkeys, PortalName};
 use portcullis_portal::{DeviceAddr, PublicAddr, public_app};
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use totp_rs::Totp;
 use tower::ServiceExt as _;
@@ -44,6 +49,10 @@ impl Answer {
         let set = all.find(|set| set.starts_with(name)).unwrap();
         let (pair, flags) = set.split_once("; ").unwrap();
         (pair.to_owned(), flags.to_owned())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
     }
 
     /// The devices to choose from.
@@ -104,7 +113,7 @@ impl Fixture {
             portal: public_app(
                 control.enrolments(),
                 control.connects(),
-                Some(control.outside()),
+                Some(control.outside().with_passkeys(passkeys(&control))),
             ),
             control,
             totp: Totp::from_url(totp.unwrap()).unwrap(),
@@ -147,6 +156,48 @@ impl Fixture {
         (wants, cookie)
     }
 
+    async fn call(&self, method: Method, path: &str, cookies: &str, body: Value) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{path}"))
+            .header(header::HOST, HOST)
+            .header(header::COOKIE, cookies)
+            .header(header::CONTENT_TYPE, "application/json");
+        let body = Body::from(body.to_string());
+        self.ask(request.body(body).unwrap()).await
+    }
+
+    /// In JSON: what it answers, and the login's cookie.
+    async fn begin_json(&self) -> (Value, String) {
+        let body = json!({ "username": "ada", "password": PASSWORD });
+        let wants = self.call(Method::POST, "/login", "", body).await;
+        assert_eq!(wants.status, StatusCode::OK, "{}", wants.text);
+        (wants.json(), wants.cookie(LOGIN).0)
+    }
+
+    /// A passkey of Ada's, added through the tunnel.
+    async fn register(&self) -> Authenticator {
+        let laptop = IpAddr::from([10, 77, 0, 2]);
+        let request = tonic::Request::new(v1::AddSessionRequest {
+            device: "laptop".into(),
+            ..Default::default()
+        });
+        let admin = self.control.admin();
+        let granted = admin.add_session(request).await.unwrap().into_inner();
+        let passkeys = passkeys(&self.control);
+        let begun = passkeys.begin_registration(laptop).await.unwrap();
+        let mut key = Authenticator::new("key", ORIGIN, HOST);
+        let options = serde_json::to_value(&begun.options).unwrap();
+        let made = serde_json::from_value(key.create(&options)).unwrap();
+        passkeys
+            .finish_registration(laptop, &begun.ceremony, "key", &made, false)
+            .await
+            .unwrap();
+        let ended = self.control.logins().end(laptop).await.unwrap();
+        assert!(ended.is_some(), "{granted:?}");
+        key
+    }
+
     fn right_code(&self) -> String {
         format!("code={}", self.totp.generate_current())
     }
@@ -157,6 +208,11 @@ impl Fixture {
         let sessions = sessions.into_inner().sessions;
         sessions.iter().filter(|s| s.state == "live").count()
     }
+}
+
+fn passkeys(control: &Control) -> Passkeys {
+    let name = PortalName::parse(HOST).unwrap();
+    control.passkeys(name, &[443]).unwrap()
 }
 
 fn post(path: &str, cookies: &str, origin: &str, fields: &str) -> Request<Body> {
@@ -322,11 +378,107 @@ async fn no_page_tells_of_accounts() {
 }
 
 #[tokio::test]
-async fn the_call_is_described_beside_those_of_enrolment() {
+async fn programs_sign_in_with_the_cookies_that_they_are_given() {
+    let fixture = Fixture::new().await;
+    let wrong = json!({ "username": "ada", "password": "wrong" });
+    let refused = fixture.call(Method::POST, "/login", "", wrong).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.json()["code"], "refused");
+    assert!(!refused.headers.contains_key(header::SET_COOKIE));
+
+    let (wants, login) = fixture.begin_json().await;
+    assert_eq!(wants["factors"], json!(["totp", "recovery-code"]));
+    let code = json!({ "code": fixture.totp.generate_current() });
+    let stranger = fixture.call(Method::POST, "/login/totp", "", code.clone());
+    assert_eq!(stranger.await.json()["code"], "unknown_attempt");
+    let early = json!({ "device": "any" });
+    let early = fixture.call(Method::POST, "/login/device", &login, early);
+    assert_eq!(early.await.json()["code"], "unknown_attempt");
+    let bad = json!({ "code": "x" });
+    for path in ["/login/totp", "/login/recovery"] {
+        let bad = fixture.call(Method::POST, path, &login, bad.clone()).await;
+        assert_eq!(bad.status, StatusCode::UNAUTHORIZED, "{}", bad.text);
+    }
+    let choose = fixture.call(Method::POST, "/login/totp", &login, code);
+    let devices = choose.await.json()["devices"].clone();
+    assert_eq!(devices.as_array().unwrap().len(), 2, "{devices}");
+    assert_eq!(devices[0]["name"], "laptop");
+    assert_eq!(devices[0]["location"], "office");
+
+    let chosen = json!({ "device": devices[0]["id"] });
+    let opened = fixture.call(Method::POST, "/login/device", &login, chosen);
+    let opened = opened.await;
+    assert_eq!(opened.status, StatusCode::OK, "{}", opened.text);
+    assert_eq!(opened.json()["device"], "laptop");
+    assert!(opened.cookie(LOGIN).1.contains("Max-Age=0"));
+    let (session, _) = opened.cookie(SESSION);
+    let ended = |cookies: String| {
+        let fixture = &fixture;
+        async move {
+            let none = Value::Null;
+            fixture
+                .call(Method::DELETE, "/session", &cookies, none)
+                .await
+        }
+    };
+    assert_eq!(ended(login).await.json()["code"], "no_session");
+    assert_eq!(fixture.live().await, 1);
+    let over = ended(session.clone()).await;
+    assert_eq!(over.status, StatusCode::OK, "{}", over.text);
+    assert_eq!(over.json()["ended"], true);
+    assert!(over.cookie(SESSION).1.contains("Max-Age=0"));
+    assert_eq!(fixture.live().await, 0);
+    assert_eq!(ended(session).await.json()["code"], "no_session");
+}
+
+#[tokio::test]
+async fn a_passkey_follows_the_password() {
+    let fixture = Fixture::new().await;
+    let mut key = fixture.register().await;
+    let begin = "/login/passkey/begin";
+    let none = fixture.call(Method::POST, begin, "", json!({})).await;
+    assert_eq!(none.json()["code"], "unknown_attempt");
+
+    let (wants, login) = fixture.begin_json().await;
+    let factors = wants["factors"].as_array().unwrap();
+    assert!(factors.contains(&json!("passkey")), "{wants}");
+    let page = fixture.get("/", &login).await;
+    let offered = "data-begin=\"/api/v1/login/passkey/begin\"";
+    assert!(page.text.contains(offered), "{}", page.text);
+    let (_, value) = login.split_once('=').unwrap();
+    assert!(!page.text.contains(value), "a page does not name the login");
+
+    let options = fixture.call(Method::POST, begin, &login, json!({})).await;
+    let mut another = Authenticator::new("another", ORIGIN, HOST);
+    let forged = json!({ "credential": another.get(&options.json()) });
+    let finish = "/login/passkey/finish";
+    let refused = fixture.call(Method::POST, finish, &login, forged).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{}", refused.text);
+    let options = fixture.call(Method::POST, begin, &login, json!({})).await;
+    let answer = json!({ "credential": key.get(&options.json()) });
+    let choose = fixture.call(Method::POST, finish, &login, answer).await;
+    assert_eq!(choose.status, StatusCode::OK, "{}", choose.text);
+    // Where the page's script leads to.
+    let page = fixture.get("/", &login).await;
+    let devices = page.devices();
+    assert_eq!(devices.len(), 2, "{}", page.text);
+    let chosen = format!("device={}", devices[0]);
+    let opened = fixture.form("/login/device", &login, &chosen).await;
+    assert_eq!(opened.status, StatusCode::SEE_OTHER);
+    let (session, _) = opened.cookie(SESSION);
+    let none = Value::Null;
+    let told = fixture.call(Method::GET, "/session", &session, none).await;
+    assert_eq!(told.json()["level"], "phishing-resistant");
+}
+
+#[tokio::test]
+async fn the_calls_are_described_beside_those_of_enrolment() {
     let fixture = Fixture::new().await;
     let described = fixture.get("/api/v1/openapi.json", "").await;
     let described: Value = serde_json::from_str(&described.text).unwrap();
-    assert!(described["paths"]["/api/v1/session"]["get"].is_object());
+    let paths = described["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 7, "{paths:?}");
+    assert!(paths["/api/v1/session"]["get"].is_object());
     let enrolment = fixture.get("/api/v1/enrol/openapi.json", "").await;
     assert_eq!(enrolment.status, StatusCode::OK);
     assert_eq!(fixture.get("/session.js", "").await.status, StatusCode::OK);

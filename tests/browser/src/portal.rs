@@ -319,9 +319,9 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
     let portal = portcullis_portal::Portal::bind_public(
         &[address],
         tls,
-        control.enrolments().with_passkeys(passkeys),
+        control.enrolments().with_passkeys(passkeys.clone()),
         control.connects(),
-        Some(control.outside()),
+        Some(control.outside().with_passkeys(passkeys)),
     )?;
     Ok(portal)
 }

@@ -83,3 +83,35 @@ async fn a_device_is_signed_in_from_outside_counted_down_and_ended() -> Result<(
     }
     browser.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passkey_signs_in_from_outside_where_nothing_else_does() -> Result<()> {
+    let portal = Portal::start().await?;
+    let browser = Browser::start(&portal).await?;
+    let key = browser.plug_in(true).await?;
+    portal.grant("laptop", 0).await?;
+    browser.page.goto(&portal.url("/passkeys")).await?;
+    browser.fill("new-name", "Blue key").await?;
+    browser.press("Add a passkey").await?;
+    browser.wait_for("never used").await?;
+    portal.revoke().await?;
+    portal.require_passkeys().await?;
+
+    browser.page.goto(&portal.public_url("/")).await?;
+    password(&browser, PASSWORD).await?;
+    browser.wait_for("Use your passkey").await?;
+    browser.photograph("outside-passkey").await?;
+    browser.set_verified(&key, false).await?;
+    browser.press("Use a passkey").await?;
+    browser
+        .wait_for("That was cancelled, took too long")
+        .await?;
+    browser.photograph("outside-passkey-refused").await?;
+    browser.set_verified(&key, true).await?;
+    browser.press("Use a passkey").await?;
+    browser.wait_for("Which device?").await?;
+    browser.press("Sign in laptop").await?;
+    browser.wait_for("“laptop” is signed in").await?;
+    browser.wait_for("a passkey, or as strong").await?;
+    browser.stop().await
+}

@@ -65,6 +65,7 @@ const PAGES: &[(&str, &[&str])] = &[
             "sign-in-refused",
             "sign-in-delayed",
             "outside-code",
+            "outside-passkey",
             "outside-no-device",
             "outside-delayed",
             "sign-in-disabled",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Outside, OutsideStep, Stranger, candidates, codes, delayed, left};
+use super::{Outside, OutsideStep, Stranger, delayed, left};
 use crate::login::{Browser, LoginError, WITHIN_MS};
 use crate::secrets::Secret;
 use crate::store::outside::{self, NewAttempt};
@@ -38,7 +38,7 @@ impl Outside {
         let user = user.filter(|user| user.name == username && !user.disabled);
         let stored = user.as_ref().map(|user| user.password.as_str());
         let stored = stored.filter(|password| !password.is_empty());
-        let right = self.0.verify(password, stored).await?;
+        let right = self.logins.verify(password, stored).await?;
         let Some(user) = user.filter(|_| right) else {
             tracing::info!(network = %stranger.network, "a sign-in from outside was refused");
             return Err(LoginError::Refused);
@@ -46,7 +46,7 @@ impl Outside {
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
         // As things are now, not as they were before the password was compared.
-        let factors = codes(&candidates(write.sql(), &user.id, None).await?);
+        let factors = self.wanted(write.sql(), &user.id).await?;
         let browser = Browser::new()?;
         let attempt = NewAttempt {
             id: &browser.hash(),

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{Outside, Stranger, candidates};
+use super::{Outside, Stranger, candidates, opens};
 use crate::domain::SessionState;
-use crate::login::{Browser, LoggedOut, LoginError, Next, SessionView, view};
+use crate::login::{Browser, LoggedOut, LoginError, SessionView, view};
 use crate::ops::sessions::{Grant, grant};
 use crate::store::outside_limits::{self, Share};
 use crate::store::sessions::SessionRow;
@@ -32,15 +32,14 @@ impl Outside {
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let attempt = outside::find(write.sql(), &id, now_ms).await?;
-        let attempt = attempt.filter(|attempt| attempt.second.is_some());
         let attempt = attempt.ok_or(LoginError::UnknownAttempt)?;
-        let candidates = candidates(write.sql(), &attempt.user_id, attempt.second).await?;
+        let second = attempt.second.ok_or(LoginError::UnknownAttempt)?;
+        let candidates = candidates(write.sql(), &attempt.user_id).await?;
         let mut chosen = candidates
             .into_iter()
-            .filter(|(device, ..)| device.id == device_id);
-        let Some((device, policy, Next::Done(level))) = chosen.next() else {
-            return Err(LoginError::Refused);
-        };
+            .filter(|(device, _)| device.id == device_id);
+        let (device, policy) = chosen.next().ok_or(LoginError::Refused)?;
+        let level = opens(&policy, second).ok_or(LoginError::Refused)?;
         if !outside::complete(write.sql(), &id).await? {
             return Err(LoginError::UnknownAttempt);
         }
@@ -79,7 +78,7 @@ impl Outside {
         let found = sessions::find(write.sql(), &session).await?;
         let session = found.ok_or(LoginError::UnknownAttempt)?;
         let revision = write.commit().await?;
-        self.0.until_acknowledged(&session, revision).await?;
+        self.logins.until_acknowledged(&session, revision).await?;
         Ok(Opened {
             browser,
             session: view(session),
@@ -94,7 +93,7 @@ impl Outside {
     /// Ends it. `None` when there is none.
     pub async fn end(&self, browser: &Browser) -> Result<Option<LoggedOut>, LoginError> {
         match self.live(browser).await? {
-            Some(session) => self.0.log_out(session).await,
+            Some(session) => self.logins.log_out(session).await,
             None => Ok(None),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The account is named first, and which of its devices is meant comes last, when two factors have been
 //! proven: strangers learn neither of accounts nor of devices. What was proven then has to be what the
-//! location of the chosen device wants. Passkeys and providers are for the inside, and so is every location
-//! that asks for one.
+//! location of the chosen device wants. A passkey comes after the password here, because strangers cannot ask
+//! for one before, and what it proves is enough by itself. Providers are for the inside.
 //!
 //! A login half-way is a record in the store, named by a cookie of the browser that began it. So is what a
 //! browser may do afterwards, which is to look at the one session that it has opened, and to end it.
@@ -13,23 +13,31 @@
 
 mod begin;
 mod choose;
+mod passkey;
 mod second;
 
 use std::net::IpAddr;
 use std::time::Duration;
+
+use portcullis_proto::v1::Level;
 
 use crate::Control;
 use crate::core::Core;
 use crate::domain::{Factor, FactorSet, MfaPolicy, Mode};
 use crate::login::{LoginError, Logins, Next, Proven, left, next};
 use crate::store::devices::DeviceRow;
-use crate::store::{StoreError, devices, locations};
+use crate::store::{StoreError, devices, locations, webauthn};
+use crate::webauthn::{Passkeys, PortalName};
 
 pub use choose::Opened;
 
 /// Runs logins from outside of the tunnel; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Outside(Logins);
+pub struct Outside {
+    logins: Logins,
+    /// None where the portal has no name.
+    passkeys: Option<Passkeys>,
+}
 
 /// Who asks: the network of the connection, which is all that is known of a stranger.
 #[derive(Clone, Copy, Debug)]
@@ -62,68 +70,105 @@ pub struct Choice {
 impl Control {
     /// Logins from outside of the tunnel.
     pub fn outside(&self) -> Outside {
-        Outside(self.logins())
+        Outside {
+            logins: self.logins(),
+            passkeys: None,
+        }
     }
 }
 
 impl Outside {
+    /// With passkeys as a second factor, for the portal of this name outside of the tunnel.
+    #[must_use]
+    pub fn with_passkeys(self, passkeys: Passkeys) -> Self {
+        Self {
+            passkeys: Some(passkeys),
+            ..self
+        }
+    }
+
+    /// The name that passkeys are bound to. None: there are none here.
+    pub fn portal_name(&self) -> Option<&PortalName> {
+        self.passkeys.as_ref().map(Passkeys::name)
+    }
+
     fn core(&self) -> &Core {
-        &self.0.0
+        &self.logins.0
+    }
+
+    /// Any one of which has to follow the password, for any of the user's devices.
+    async fn wanted(
+        &self,
+        sql: &mut sqlx::AnyConnection,
+        user_id: &str,
+    ) -> Result<FactorSet, StoreError> {
+        let mut here = vec![Factor::Totp, Factor::RecoveryCode];
+        if self.passkeys.is_some() {
+            let passkeys = webauthn::of_user(&mut *sql, user_id).await?;
+            if passkeys.iter().any(webauthn::CredentialRow::is_usable) {
+                here.push(Factor::Passkey);
+            }
+        }
+        let candidates = candidates(sql, user_id).await?;
+        let opens_one = |second: &Factor| {
+            let mut policies = candidates.iter().map(|(_, policy)| policy);
+            policies.any(|policy| opens(policy, *second).is_some())
+        };
+        Ok(here.into_iter().filter(opens_one).collect())
     }
 }
 
-/// What a login has proven that was begun with a password.
-fn proven(second: Option<Factor>) -> Proven {
-    Proven {
-        knowledge: true,
-        possession: second.is_some(),
-        ..Proven::default()
-    }
-}
-
-/// What a location would want of such a login. `None` where it does not allow what was proven.
-fn wanted(policy: &MfaPolicy, second: Option<Factor>) -> Option<Next> {
-    let used = [Some(Factor::Password), second];
+/// The level of the session that a password and then this opens at a location. `None` where it does not allow
+/// what was proven, or wants more.
+fn opens(policy: &MfaPolicy, second: Factor) -> Option<Level> {
+    let (used, proven) = match second {
+        // The password names who comes, and nothing rests on it.
+        Factor::Passkey => {
+            let webauthn = true;
+            (
+                vec![second],
+                Proven {
+                    webauthn,
+                    ..Proven::default()
+                },
+            )
+        }
+        _ => {
+            let (knowledge, possession) = (true, true);
+            (
+                vec![Factor::Password, second],
+                Proven {
+                    knowledge,
+                    possession,
+                    ..Proven::default()
+                },
+            )
+        }
+    };
     let allowed = used
         .into_iter()
-        .flatten()
         .all(|factor| policy.factors.contains(factor));
-    allowed.then(|| next(policy, proven(second)))
+    match next(policy, proven) {
+        Next::Done(level) if allowed => Some(level),
+        _ => None,
+    }
 }
 
-/// The user's devices, with what each one's location would want.
+/// The user's devices that a login from outside may be for, with what each one's location demands.
 async fn candidates(
     sql: &mut sqlx::AnyConnection,
     user_id: &str,
-    second: Option<Factor>,
-) -> Result<Vec<(DeviceRow, MfaPolicy, Next)>, StoreError> {
+) -> Result<Vec<(DeviceRow, MfaPolicy)>, StoreError> {
     let mut found = Vec::new();
     for device in devices::list(&mut *sql, user_id, "").await? {
         let location = locations::find(&mut *sql, &device.location_id).await?;
         // Where sessions have a key of their own, it is for the device itself.
         let location = location.filter(|location| location.mode == Mode::Gate);
-        let Some(policy) = location.map(|location| location.mfa) else {
-            continue;
-        };
-        if let Some(next) = wanted(&policy, second) {
-            found.push((device, policy, next));
+        if let Some(location) = location {
+            found.push((device, location.mfa));
         }
     }
     Ok(found)
-}
-
-/// The codes of which one has to follow the password, for any of the devices.
-fn codes(candidates: &[(DeviceRow, MfaPolicy, Next)]) -> FactorSet {
-    let here = FactorSet::NONE
-        .with(Factor::Totp)
-        .with(Factor::RecoveryCode);
-    let mut factors = FactorSet::NONE;
-    for (.., next) in candidates {
-        if let Next::Wants(wants) = next {
-            factors = wants.and(here).iter().fold(factors, FactorSet::with);
-        }
-    }
-    factors
 }
 
 fn delayed(until_ms: i64, now_ms: i64) -> LoginError {

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{Choice, Outside, OutsideStep, Stranger, candidates, codes, left};
+use super::{Choice, Outside, OutsideStep, Stranger, candidates, left, opens};
 use crate::domain::Factor;
-use crate::login::{Browser, LoginError, Next, spend_code, totp_step};
+use crate::login::{Browser, LoginError, spend_code, totp_step};
 use crate::secrets::{RecoveryCode, TokenHash};
 use crate::store::outside::{self, Attempt};
 use crate::store::outside_limits::{self, Share};
@@ -61,18 +61,18 @@ impl Outside {
         let mut read = core.store.read().await?;
         let attempt = outside::find(read.sql(), &browser.hash(), now_ms).await?;
         let attempt = attempt.ok_or(LoginError::UnknownAttempt)?;
-        let candidates = candidates(read.sql(), &attempt.user_id, attempt.second).await?;
-        read.end().await?;
-        if attempt.second.is_none() {
+        let Some(second) = attempt.second else {
             return Ok(OutsideStep::Wants {
-                factors: codes(&candidates),
+                factors: self.wanted(read.sql(), &attempt.user_id).await?,
                 expires_in: left(attempt.expires_ms, now_ms),
             });
-        }
+        };
+        let candidates = candidates(read.sql(), &attempt.user_id).await?;
+        read.end().await?;
         let done = candidates
             .into_iter()
-            .filter(|(.., next)| matches!(next, Next::Done(_)));
-        let choices = done.map(|(device, ..)| Choice {
+            .filter(|(_, policy)| opens(policy, second).is_some());
+        let choices = done.map(|(device, _)| Choice {
             device: device.called().to_owned(),
             id: device.id,
             location: device.location,
@@ -99,7 +99,7 @@ impl Outside {
             return self.refuse(stranger, &attempt.user, factor).await;
         };
         let mut write = core.store.record(core.now_ms()).await?;
-        if !take_in(&mut write, &id, &code).await? {
+        if !self.take_in(&mut write, &id, &code).await? {
             drop(write);
             return self.refuse(stranger, &attempt.user, factor).await;
         }
@@ -110,7 +110,7 @@ impl Outside {
     }
 
     /// Whoever gets here has the account's password: its owner is told.
-    async fn refuse<T>(
+    pub(super) async fn refuse<T>(
         &self,
         stranger: Stranger,
         user: &str,
@@ -130,27 +130,41 @@ impl Outside {
         write.commit().await?;
         Err(LoginError::Refused)
     }
-}
 
-/// Spends the code, and writes it down. False where it is not wanted, or somebody has spent it.
-async fn take_in(write: &mut Write<'_>, id: &TokenHash, code: &Code) -> Result<bool, LoginError> {
-    let now_ms = write.now_ms();
-    // Again, and now with nobody else at it.
-    let Some(attempt) = outside::find(write.sql(), id, now_ms).await? else {
-        return Ok(false);
-    };
-    let factor = code.factor();
-    let wanted = codes(&candidates(write.sql(), &attempt.user_id, None).await?);
-    if !wanted.contains(factor) || !outside::set_second(write.sql(), id, factor).await? {
-        return Ok(false);
+    /// Spends the code, and writes it down. False where it is not wanted, or somebody has spent it.
+    async fn take_in(
+        &self,
+        write: &mut Write<'_>,
+        id: &TokenHash,
+        code: &Code,
+    ) -> Result<bool, LoginError> {
+        let Some(attempt) = self.note(write, id, code.factor()).await? else {
+            return Ok(false);
+        };
+        match code {
+            Code::Totp { step } => {
+                Ok(attempts::spend_step(write.sql(), &attempt.user_id, *step).await?)
+            }
+            Code::Recovery { hash } => {
+                let name = format!("user:{}", attempt.user);
+                spend_code(write, &attempt.user_id, &name, &name, hash).await
+            }
+        }
     }
-    match code {
-        Code::Totp { step } => {
-            Ok(attempts::spend_step(write.sql(), &attempt.user_id, *step).await?)
-        }
-        Code::Recovery { hash } => {
-            let name = format!("user:{}", attempt.user);
-            spend_code(write, &attempt.user_id, &name, &name, hash).await
-        }
+
+    /// Writes the second factor down. `None` where it is not wanted now, with nobody else at it.
+    pub(super) async fn note(
+        &self,
+        write: &mut Write<'_>,
+        id: &TokenHash,
+        factor: Factor,
+    ) -> Result<Option<Attempt>, LoginError> {
+        let now_ms = write.now_ms();
+        let Some(attempt) = outside::find(write.sql(), id, now_ms).await? else {
+            return Ok(None);
+        };
+        let wanted = self.wanted(write.sql(), &attempt.user_id).await?;
+        let noted = wanted.contains(factor) && outside::set_second(write.sql(), id, factor).await?;
+        Ok(noted.then_some(attempt))
     }
 }

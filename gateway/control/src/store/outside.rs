@@ -14,6 +14,8 @@ pub(crate) struct Attempt {
     pub(crate) totp_secret: String,
     /// Once it was right.
     pub(crate) second: Option<Factor>,
+    /// Sealed; empty: no passkey is waited for.
+    pub(crate) ceremony: String,
     pub(crate) expires_ms: i64,
 }
 
@@ -51,7 +53,7 @@ pub(crate) async fn find(
     now_ms: i64,
 ) -> Result<Option<Attempt>, StoreError> {
     let row = sqlx::query(
-        "SELECT a.user_id, u.name, u.totp_secret, a.second, a.expires_ms
+        "SELECT a.user_id, u.name, u.totp_secret, a.second, a.ceremony, a.expires_ms
          FROM outside_attempts a JOIN users u ON u.id = a.user_id
          WHERE a.id = $1 AND a.expires_ms > $2 AND u.disabled = 0",
     )
@@ -70,6 +72,7 @@ fn parse(row: &AnyRow) -> Result<Attempt, StoreError> {
         user: row.try_get("name")?,
         totp_secret: row.try_get("totp_secret")?,
         second: Factor::ALL.into_iter().find(factor),
+        ceremony: row.try_get("ceremony")?,
         expires_ms: row.try_get("expires_ms")?,
     })
 }
@@ -87,6 +90,20 @@ pub(crate) async fn set_second(
         .execute(sql)
         .await?;
     Ok(set.rows_affected() == 1)
+}
+
+/// The challenge that waits now, in place of another one; empty: none.
+pub(crate) async fn set_ceremony(
+    sql: &mut AnyConnection,
+    id: &TokenHash,
+    ceremony: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE outside_attempts SET ceremony = $2 WHERE id = $1")
+        .bind(id.as_str())
+        .bind(ceremony)
+        .execute(sql)
+        .await?;
+    Ok(())
 }
 
 /// Spends the login. False when it was spent before.

@@ -4,6 +4,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
+use crate::domain::Factor;
 
 pub(crate) struct CredentialRow {
     pub(crate) id: String,
@@ -179,6 +180,18 @@ pub(crate) async fn suspect(
     sqlx::query("UPDATE webauthn_credentials SET suspect_ms = $2 WHERE id = $1")
         .bind(id)
         .bind(now_ms)
+        .execute(&mut *sql)
+        .await?;
+    void_logins(sql, id).await
+}
+
+/// Logins that are half-way with a passkey of its user's: which one is not written down.
+async fn void_logins(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
+    let query = "DELETE FROM outside_attempts WHERE second = $2
+         AND user_id = (SELECT user_id FROM webauthn_credentials WHERE id = $1)";
+    sqlx::query(query)
+        .bind(id)
+        .bind(Factor::Passkey.as_str())
         .execute(sql)
         .await?;
     Ok(())
@@ -198,6 +211,7 @@ pub(crate) async fn rename(
 }
 
 pub(crate) async fn delete(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
+    void_logins(&mut *sql, id).await?;
     sqlx::query("DELETE FROM webauthn_credentials WHERE id = $1")
         .bind(id)
         .execute(sql)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
+use sqlx::AnyConnection;
 use uuid::Uuid;
 use webauthn_rs::prelude::{
     PasskeyAuthentication, PublicKeyCredential, RequestChallengeResponse, WebauthnError,
@@ -18,7 +19,7 @@ use crate::store::{StoreError, devices, locations};
 
 /// An assertion by a passkey of the device's own user, which verified that user. Made by
 /// [`Passkeys::verify`] and by nothing else: whoever holds one may grant `phishing-resistant`.
-pub(super) struct Verified {
+pub(crate) struct Verified {
     credential: CredentialRow,
     /// The passkey as it is after this use, sealed.
     sealed: String,
@@ -26,7 +27,7 @@ pub(super) struct Verified {
 }
 
 /// What came of writing a use down.
-pub(super) enum Written {
+pub(crate) enum Written {
     Yes,
     /// The counter did not grow.
     Backwards,
@@ -35,12 +36,12 @@ pub(super) enum Written {
 }
 
 impl Verified {
-    pub(super) fn user_id(&self) -> &str {
+    pub(crate) fn user_id(&self) -> &str {
         &self.credential.user_id
     }
 
     /// Writes the use down, within the change that grants the session.
-    pub(super) async fn write_down(
+    pub(crate) async fn write_down(
         &self,
         write: &mut crate::store::Write<'_>,
     ) -> Result<Written, PasskeyError> {
@@ -81,21 +82,8 @@ impl Passkeys {
             Some(attempt) => seam::attempt(read.sql(), attempt, from, now_ms).await?,
             None => String::new(),
         };
-        let rows = webauthn::of_user(read.sql(), &device.user_id).await?;
+        let (options, state) = self.ask(read.sql(), &device.user_id).await?;
         read.end().await?;
-        let mut passkeys = Vec::with_capacity(rows.len());
-        for row in rows.iter().filter(|row| row.suspect_ms == 0) {
-            passkeys.push(self.open(row)?);
-        }
-        if passkeys.is_empty() {
-            return Err(PasskeyError::NoPasskey);
-        }
-        // Asks for user verification.
-        let (options, state) = self
-            .rp
-            .webauthn
-            .start_passkey_authentication(&passkeys)
-            .map_err(PasskeyError::Begin)?;
         self.begin(Kind::Login, &device, &attempt_id, &state, options)
             .await
     }
@@ -122,21 +110,48 @@ impl Passkeys {
         match self.grant(from, &attempt_id, &verified).await? {
             seam::Granted::Session(session) => Ok(session),
             seam::Granted::Backwards => {
-                // Two answers of one authenticator can overtake each other on their way here. Only
-                // one that was asked for after the last use tells of a copy.
-                let mut refusal = PasskeyError::Refused;
-                if self.was_used_before(&taken, &verified).await? {
-                    self.block(&verified.credential).await?;
-                    refusal = PasskeyError::Copied;
-                }
+                let refusal = self.backwards(&taken, &verified).await?;
                 self.refuse(&device, refusal).await
             }
             seam::Granted::No => self.refuse(&device, PasskeyError::Refused).await,
         }
     }
 
+    /// The challenge for any of a user's passkeys, with what is kept of it. Asks for user verification.
+    pub(super) async fn ask(
+        &self,
+        sql: &mut AnyConnection,
+        user_id: &str,
+    ) -> Result<(RequestChallengeResponse, PasskeyAuthentication), PasskeyError> {
+        let rows = webauthn::of_user(sql, user_id).await?;
+        let mut passkeys = Vec::with_capacity(rows.len());
+        for row in rows.iter().filter(|row| row.suspect_ms == 0) {
+            passkeys.push(self.open(row)?);
+        }
+        if passkeys.is_empty() {
+            return Err(PasskeyError::NoPasskey);
+        }
+        let asked = self.rp.webauthn.start_passkey_authentication(&passkeys);
+        asked.map_err(PasskeyError::Begin)
+    }
+
+    /// What is to be said of an answer whose counter did not grow. Two answers of one authenticator can
+    /// overtake each other on their way here: only one that was asked for after the last use tells of a copy,
+    /// and the passkey is blocked then.
+    pub(super) async fn backwards(
+        &self,
+        taken: &Taken<PasskeyAuthentication>,
+        verified: &Verified,
+    ) -> Result<PasskeyError, PasskeyError> {
+        if !self.was_used_before(taken, verified).await? {
+            return Ok(PasskeyError::Refused);
+        }
+        self.block(&verified.credential).await?;
+        Ok(PasskeyError::Copied)
+    }
+
     /// Checks challenge, origin, RP ID, signature, presence, verification and counter.
-    async fn verify(
+    pub(super) async fn verify(
         &self,
         taken: &Taken<PasskeyAuthentication>,
         credential: &PublicKeyCredential,

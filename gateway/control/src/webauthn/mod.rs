@@ -9,6 +9,7 @@ mod error;
 mod first;
 mod login;
 mod manage;
+mod outside;
 mod register;
 mod rp;
 mod seam;
@@ -29,7 +30,9 @@ use crate::store::{Entry, StoreError, Write, to_u64};
 
 pub use ceremony::{CeremonyId, Challenge};
 pub use error::PasskeyError;
+pub(crate) use login::{Verified, Written};
 pub use manage::{PasskeyChange, PasskeyList, PasskeyView};
+pub(crate) use outside::Answered;
 pub use rp::PortalName;
 pub use webauthn_rs::prelude::{
     CreationChallengeResponse, PublicKeyCredential, RegisterPublicKeyCredential,

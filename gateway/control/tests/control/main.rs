@@ -15,6 +15,7 @@ mod login;
 mod mfa;
 mod newcomer;
 mod outside;
+mod outside_passkeys;
 mod own_devices;
 mod own_factors;
 mod own_sessions;

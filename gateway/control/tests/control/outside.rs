@@ -94,7 +94,7 @@ async fn parallel_guesses_are_counted_one_by_one(engine: Engine) {
     assert!((1..=6).contains(&refused), "{refused} were evaluated");
 }
 
-async fn set_factors(world: &World, location: &str, factors: &[&str], require: Level) {
+pub(crate) async fn set_factors(world: &World, location: &str, factors: &[&str], require: Level) {
     let request = v1::SetLocationRequest {
         name: location.into(),
         factors: Some(v1::FactorNames {

@@ -15,8 +15,8 @@ use crate::authenticator::Authenticator;
 use crate::fixture::{Account, Engine, PASSWORD, World};
 use crate::mfa;
 
-const NAME: &str = "login.example.com";
-const ORIGIN: &str = "https://login.example.com:8443";
+pub(crate) const NAME: &str = "login.example.com";
+pub(crate) const ORIGIN: &str = "https://login.example.com:8443";
 
 crate::on_both!(
     a_passkey_is_registered_and_logs_in_phishing_resistant,
@@ -112,7 +112,7 @@ impl Scene {
     }
 }
 
-fn passkeys(world: &World) -> Passkeys {
+pub(crate) fn passkeys(world: &World) -> Passkeys {
     let name = PortalName::parse(NAME).unwrap();
     world.control.passkeys(name, &[8443]).unwrap()
 }
@@ -127,7 +127,7 @@ fn unpack_login(challenge: Challenge<RequestChallengeResponse>) -> (CeremonyId, 
     (challenge.ceremony, options)
 }
 
-async fn register(
+pub(crate) async fn register(
     world: &World,
     from: IpAddr,
     key: &mut Authenticator,

@@ -1,4 +1,4 @@
-//! Signing in from outside of the tunnel: pages that know a browser by its cookies and by nothing else.
+//! Signing in from outside of the tunnel: pages and calls that know a browser by its cookies and by nothing else.
 
 mod api;
 mod page;
@@ -8,13 +8,17 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use portcullis_control::{Browser, LoginError, Outside, Stranger};
+use axum::http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
+use portcullis_control::{Browser, LoginError, Opened, Outside, OutsideStep, Stranger};
 
 use crate::api::Told;
 use crate::cookie::{self, LOGIN, SESSION};
 use crate::public::{PublicAddr, network};
+use crate::site::Offer;
+use crate::view::seconds_left;
 
-/// Pages, and the one call that their script makes.
+/// Pages and calls.
 pub(crate) fn routes() -> Router<Outside> {
     page::routes().merge(api::routes())
 }
@@ -57,6 +61,37 @@ impl FromRequestParts<Outside> for Asking {
             session: cookie::browser(&parts.headers, SESSION),
         })
     }
+}
+
+impl FromRequestParts<Outside> for Offer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, outside: &Outside) -> Result<Self, Infallible> {
+        Ok(Self::from(outside.portal_name(), &parts.headers))
+    }
+}
+
+const WRONG_PASSWORD: &str =
+    "the name or the password is wrong, or nothing can be signed in from here with it";
+const WRONG_CODE: &str = "the code is wrong, was used already, or is too old";
+const NO_DEVICE: &str = "this device cannot be signed in from here any more";
+
+/// By which a login goes on.
+fn login_cookie(browser: &Browser, step: &OutsideStep) -> (HeaderName, HeaderValue) {
+    let seconds = match step {
+        OutsideStep::Wants { expires_in, .. } => expires_in.as_secs(),
+        OutsideStep::Choose(_) => 0,
+    };
+    cookie::give(browser, LOGIN, seconds)
+}
+
+/// The session's in place of the login's.
+fn opened_cookies(opened: &Opened) -> [(HeaderName, HeaderValue); 2] {
+    let seconds = seconds_left(opened.session.deadline_ms, Timestamp::now());
+    [
+        cookie::give(&opened.browser, SESSION, seconds),
+        cookie::take(LOGIN),
+    ]
 }
 
 /// A refusal, in the words of these pages.

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::extract::rejection::FormRejection;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use jiff::Timestamp;
@@ -13,17 +13,13 @@ use portcullis_control::{
 };
 use serde::Deserialize;
 
-use super::{Asking, told};
+use super::{Asking, NO_DEVICE, WRONG_CODE, WRONG_PASSWORD, login_cookie, opened_cookies, told};
 use crate::api::{Told, add_retry_after};
-use crate::cookie::{self, LOGIN, SESSION};
+use crate::cookie::{self, SESSION};
 use crate::own::session_script;
 use crate::pages::{Notice, page};
+use crate::site::Offer;
 use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
-
-const WRONG_PASSWORD: &str =
-    "the name or the password is wrong, or nothing can be signed in from here with it";
-const WRONG_CODE: &str = "the code is wrong, was used already, or is too old";
-const NO_DEVICE: &str = "this device cannot be signed in from here any more";
 
 pub(super) fn routes() -> Router<Outside> {
     Router::new()
@@ -53,6 +49,15 @@ struct Code<'a> {
     recovery: bool,
     /// A recovery code was refused, and the next one may be good.
     recovery_open: bool,
+    passkey: bool,
+    offer: Offer,
+}
+
+impl Code<'_> {
+    /// For the template.
+    fn passkey_call(&self) -> &'static str {
+        "/api/v1/login/passkey"
+    }
 }
 
 #[derive(Template)]
@@ -74,7 +79,8 @@ struct Session<'a> {
     idle: Option<String>,
 }
 
-async fn home(State(outside): State<Outside>, asking: Asking) -> Response {
+/// The session that this browser has opened, or else its login where it is.
+async fn home(State(outside): State<Outside>, offer: Offer, asking: Asking) -> Response {
     let session = match &asking.session {
         Some(browser) => outside.session(browser).await,
         None => Ok(None),
@@ -93,7 +99,10 @@ async fn home(State(outside): State<Outside>, asking: Asking) -> Response {
                 session: &session,
             },
         ),
-        Ok(None) => sign_in().await,
+        Ok(None) => match still(&outside, &asking).await {
+            Ok(step) => next(StatusCode::OK, "", &step, false, offer),
+            Err(_) => sign_in().await,
+        },
         Err(error) => Told::from(error).into_page(),
     }
 }
@@ -111,6 +120,7 @@ struct LoginForm {
 
 async fn login(
     State(outside): State<Outside>,
+    offer: Offer,
     asking: Asking,
     form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
@@ -124,12 +134,8 @@ async fn login(
     };
     match begun {
         Ok((browser, step)) => {
-            let seconds = match &step {
-                OutsideStep::Wants { expires_in, .. } => expires_in.as_secs(),
-                OutsideStep::Choose(_) => 0,
-            };
-            let given = [cookie::give(&browser, LOGIN, seconds)];
-            (given, next(StatusCode::OK, "", &step, false)).into_response()
+            let given = [login_cookie(&browser, &step)];
+            (given, next(StatusCode::OK, "", &step, false, offer)).into_response()
         }
         Err(error) => again(told(error, WRONG_PASSWORD), &form.username),
     }
@@ -142,6 +148,7 @@ struct CodeForm {
 
 async fn totp(
     State(outside): State<Outside>,
+    offer: Offer,
     asking: Asking,
     form: Result<Form<CodeForm>, FormRejection>,
 ) -> Response {
@@ -152,11 +159,12 @@ async fn totp(
         Ok((stranger, browser)) => outside.totp(stranger, browser, form.code.trim()).await,
         Err(error) => Err(error),
     };
-    after(&outside, &asking, step, WRONG_CODE, false).await
+    after(&outside, &asking, offer, step, WRONG_CODE, false).await
 }
 
 async fn recovery(
     State(outside): State<Outside>,
+    offer: Offer,
     asking: Asking,
     form: Result<Form<CodeForm>, FormRejection>,
 ) -> Response {
@@ -167,7 +175,7 @@ async fn recovery(
         Ok((stranger, browser)) => outside.recovery(stranger, browser, &form.code).await,
         Err(error) => Err(error),
     };
-    after(&outside, &asking, step, WRONG_CODE, true).await
+    after(&outside, &asking, offer, step, WRONG_CODE, true).await
 }
 
 #[derive(Deserialize)]
@@ -177,6 +185,7 @@ struct DeviceForm {
 
 async fn device(
     State(outside): State<Outside>,
+    offer: Offer,
     asking: Asking,
     form: Result<Form<DeviceForm>, FormRejection>,
 ) -> Response {
@@ -189,17 +198,10 @@ async fn device(
     };
     match opened {
         Ok(opened) => {
-            let seconds = seconds_left(opened.session.deadline_ms, Timestamp::now());
-            let mut response = Redirect::to("/").into_response();
-            for (name, value) in [
-                cookie::give(&opened.browser, SESSION, seconds),
-                cookie::take(LOGIN),
-            ] {
-                response.headers_mut().append(name, value);
-            }
-            response
+            let cookies = AppendHeaders(opened_cookies(&opened));
+            (cookies, Redirect::to("/")).into_response()
         }
-        Err(error) => after(&outside, &asking, Err(error), NO_DEVICE, false).await,
+        Err(error) => after(&outside, &asking, offer, Err(error), NO_DEVICE, false).await,
     }
 }
 
@@ -225,22 +227,20 @@ async fn logout(State(outside): State<Outside>, asking: Asking) -> Response {
 async fn after(
     outside: &Outside,
     asking: &Asking,
+    offer: Offer,
     step: Result<OutsideStep, LoginError>,
     refused: &str,
     recovery_open: bool,
 ) -> Response {
     let error = match step {
-        Ok(step) => return next(StatusCode::OK, "", &step, false),
+        Ok(step) => return next(StatusCode::OK, "", &step, false, offer),
         Err(error) => error,
     };
-    let still = match asking.login() {
-        Ok(browser) => outside.step(browser).await,
-        Err(error) => Err(error),
-    };
+    let still = still(outside, asking).await;
     let told = told(error, refused);
     match still {
         Ok(step) => {
-            let mut response = next(told.status, &told.text, &step, recovery_open);
+            let mut response = next(told.status, &told.text, &step, recovery_open, offer);
             add_retry_after(&mut response, told.retry_after_s);
             response
         }
@@ -248,7 +248,17 @@ async fn after(
     }
 }
 
-fn next(status: StatusCode, error: &str, step: &OutsideStep, recovery_open: bool) -> Response {
+async fn still(outside: &Outside, asking: &Asking) -> Result<OutsideStep, LoginError> {
+    outside.step(asking.login()?).await
+}
+
+fn next(
+    status: StatusCode,
+    error: &str,
+    step: &OutsideStep,
+    recovery_open: bool,
+    offer: Offer,
+) -> Response {
     match step {
         OutsideStep::Wants {
             factors,
@@ -261,6 +271,8 @@ fn next(status: StatusCode, error: &str, step: &OutsideStep, recovery_open: bool
                 totp: factors.contains(Factor::Totp),
                 recovery: factors.contains(Factor::RecoveryCode),
                 recovery_open,
+                passkey: factors.contains(Factor::Passkey),
+                offer,
             },
         ),
         OutsideStep::Choose(choices) => page(status, &Devices { error, choices }),

@@ -21,13 +21,15 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let ips = config.public.iter().map(SocketAddr::ip);
     let ips: Vec<IpAddr> = ips.filter(|ip| !ip.is_unspecified()).collect();
     let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
-    let outside = config.outside.then(|| control.outside());
+    let mut outside = config.outside.then(|| control.outside());
     let mut enrolments = control.enrolments();
     if let Some(name) = &config.name {
         let mut ports: Vec<u16> = config.public.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
         ports.dedup();
-        enrolments = enrolments.with_passkeys(control.passkeys(name.clone(), &ports)?);
+        let passkeys = control.passkeys(name.clone(), &ports)?;
+        outside = outside.map(|outside| outside.with_passkeys(passkeys.clone()));
+        enrolments = enrolments.with_passkeys(passkeys);
     }
     let connects = control.connects();
     let portal = Portal::bind_public(&config.public, tls, enrolments, connects, outside)?;
