@@ -17,7 +17,11 @@ fn main() -> std::io::Result<()> {
     tonic_prost_build::configure()
         .skip_debug(SECRET.map(|message| format!(".portcullis.v1.{message}")))
         .compile_protos(
-            &["portcullis/v1/gateway.proto", "portcullis/v1/admin.proto"],
+            &[
+                "portcullis/v1/gateway.proto",
+                "portcullis/v1/admin.proto",
+                "portcullis/v1/ssh.proto",
+            ],
             &["."],
         )
 }

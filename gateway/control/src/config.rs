@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::ssh::SshConfig;
 use crate::sso::SsoConfig;
 
 /// Where control keeps its state and where it listens.
@@ -29,6 +30,8 @@ pub struct ControlConfig {
     /// Devices that a user may have before the portal lets them add no more. Administrators add as
     /// many as they like.
     pub devices_per_user: u32,
+    /// Sessions held by SSH connections. None: there are none.
+    pub ssh: Option<SshConfig>,
     /// Providers of single sign-on.
     pub sso: Vec<SsoConfig>,
 }
@@ -43,6 +46,7 @@ impl Default for ControlConfig {
             names: Vec::new(),
             audit_retention: Duration::from_secs(400 * 24 * 60 * 60),
             devices_per_user: 5,
+            ssh: None,
             sso: Vec::new(),
         }
     }

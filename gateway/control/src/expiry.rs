@@ -26,6 +26,9 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(60 * 60);
 pub(crate) async fn run(core: &Core) {
     let mut revisions = core.store.revisions();
     let mut cleaned: Option<tokio::time::Instant> = None;
+    if let Err(error) = crate::ssh::grace(core).await {
+        tracing::warn!(%error, "sessions of SSH connections may end before their holders are back");
+    }
     loop {
         if let Err(error) = finish_removals(core).await {
             tracing::warn!(%error, "removed gateways could not be forgotten");
@@ -48,6 +51,13 @@ pub(crate) async fn run(core: &Core) {
             Ok(next) => until(next, core.now_ms()),
             Err(error) => {
                 tracing::warn!(%error, "groups that a provider told of too long ago could not be taken");
+                RETRY
+            }
+        });
+        let pause = pause.min(match crate::ssh::lapse(core).await {
+            Ok(next) => until(next, core.now_ms()),
+            Err(error) => {
+                tracing::warn!(%error, "sessions whose SSH connections are gone could not be ended");
                 RETRY
             }
         });

@@ -27,6 +27,7 @@ mod password;
 pub mod policy;
 mod secrets;
 mod self_service;
+mod ssh;
 mod sso;
 mod store;
 pub mod text;
@@ -69,6 +70,7 @@ pub use self_service::{
     NewRecoveryCodes, OwnDevice, OwnFactors, OwnSession, SelfService, SelfServiceError, SetSince,
     TotpSetup, Tunnel,
 };
+pub use ssh::{HeldStream, SshConfig, SshLevel, SshSessions};
 pub use sso::{
     Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,
 };
@@ -148,6 +150,18 @@ impl Control {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         admin::serve(self.0.clone(), shutdown).await
+    }
+
+    /// Serves SSH's sessions on their Unix socket until `shutdown` resolves. Where there is no
+    /// `[control.ssh]`, nothing is served.
+    pub async fn serve_ssh(&self, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+        match &self.0.config.ssh {
+            Some(config) => ssh::serve(self.ssh(), &config.socket, shutdown).await,
+            None => {
+                shutdown.await;
+                Ok(())
+            }
+        }
     }
 
     /// Ends sessions in the store as their deadlines pass, until `shutdown` resolves.

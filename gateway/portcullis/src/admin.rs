@@ -42,6 +42,12 @@ impl SocketError {
 
 /// Connects to control.
 pub(crate) async fn connect(socket: &Path) -> Result<AdminClient<Channel>> {
+    // Long lists are long answers.
+    Ok(AdminClient::new(channel(socket).await?).max_decoding_message_size(1 << 30))
+}
+
+/// Connects to one of control's sockets.
+pub(crate) async fn channel(socket: &Path) -> Result<Channel> {
     // The connection is made here, where its error is still an `io::Error`, and handed over.
     let stream = UnixStream::connect(socket)
         .await
@@ -51,10 +57,8 @@ pub(crate) async fn connect(socket: &Path) -> Result<AdminClient<Channel>> {
         let stream = stream.lock().ok().and_then(|mut stream| stream.take());
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted)) }
     });
-    let channel = Endpoint::from_static("http://control")
+    Endpoint::from_static("http://control")
         .connect_with_connector(connector)
         .await
-        .context("control does not answer at its socket")?;
-    // Long lists are long answers.
-    Ok(AdminClient::new(channel).max_decoding_message_size(1 << 30))
+        .context("control does not answer at its socket")
 }

@@ -24,7 +24,7 @@ use crate::core::Core;
 use crate::ops::policy::ShadowStream;
 use crate::ops::trace::TraceStream;
 
-pub(crate) use socket::serve;
+pub(crate) use socket::{bind, serve};
 
 /// Everything an administrator may ask for, over the socket or in the same process. Whoever holds
 /// one is an administrator.

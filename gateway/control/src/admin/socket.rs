@@ -27,7 +27,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
     let path = core.config.admin_socket.clone();
-    let listener = bind(&path).await?;
+    let listener = bind(&path, 0o600).await?;
     let incoming = UnixListenerStream::new(listener).filter(|connection| match connection {
         Ok(connection) => trusted(connection),
         Err(_) => true,
@@ -43,7 +43,8 @@ pub(crate) async fn serve(
     })
 }
 
-async fn bind(path: &Path) -> Result<UnixListener, ControlError> {
+/// Takes a socket's place, also from one that nobody listens at any more.
+pub(crate) async fn bind(path: &Path, mode: u32) -> Result<UnixListener, ControlError> {
     let failed = |call| {
         move |source| ControlError::Socket {
             call,
@@ -79,7 +80,7 @@ async fn bind(path: &Path) -> Result<UnixListener, ControlError> {
         },
     }
     let listener = UnixListener::bind(path).map_err(failed("bind"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("protect"))?;
     Ok(listener)
 }
 

@@ -231,7 +231,7 @@ impl Core {
 }
 
 /// Refuses a session below what its location requires.
-fn permitted(level: v1::Level, require: v1::Level, location: &str) -> Result<()> {
+pub(crate) fn permitted(level: v1::Level, require: v1::Level, location: &str) -> Result<()> {
     if level >= require {
         return Ok(());
     }
@@ -241,7 +241,7 @@ fn permitted(level: v1::Level, require: v1::Level, location: &str) -> Result<()>
     )))
 }
 
-pub(super) fn view(session: SessionRow) -> v1::SessionInfo {
+pub(crate) fn view(session: SessionRow) -> v1::SessionInfo {
     v1::SessionInfo {
         id: session.id,
         user: session.user,

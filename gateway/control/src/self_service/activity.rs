@@ -77,6 +77,7 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
             "A sign-in from outside of the tunnel was refused, with the right password".to_owned()
         }
         "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
+        "ssh.grant" => format!("The sign-in on{on} was by SSH, and lasts as long"),
         "session.extend" => "A session was made longer".to_owned(),
         "session.logout" | "session.revoke" => "A session was ended".to_owned(),
         "session.expire" => "A session ended: its time was over".to_owned(),

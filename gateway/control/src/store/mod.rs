@@ -29,6 +29,7 @@ pub(crate) mod provider_groups;
 pub(crate) mod recovery;
 pub(crate) mod seen;
 pub(crate) mod sessions;
+pub(crate) mod ssh;
 pub(crate) mod sso;
 pub(crate) mod temporary;
 mod transaction;

@@ -27,6 +27,7 @@ mod rogue;
 mod secrets;
 mod seeing;
 mod session_key;
+mod ssh;
 mod sso;
 mod sso_bounds;
 mod sso_logout;

@@ -14,6 +14,7 @@ mod login;
 mod policy;
 mod revocation;
 mod session;
+mod ssh_session;
 mod status;
 mod top;
 mod trace;
@@ -123,6 +124,8 @@ enum Command {
     Login(login::LoginArgs),
     /// Log in to a session-key location and hold its tunnel
     Connect(connect::ConnectArgs),
+    /// Hold a session for as long as an SSH connection lives: for sshd's ForceCommand
+    SshSession(ssh_session::SshSessionArgs),
     /// End this device's session
     Logout(login::LogoutArgs),
 }
@@ -222,6 +225,7 @@ impl Command {
             Self::Doctor(args) => args.run(context).await,
             Self::Audit(args) => args.run(context).await,
             Self::Connect(args) => args.run(context.output).await,
+            Self::SshSession(args) => args.run(context.output).await,
             // Handled before the runtime starts.
             Self::Login(args) => args.run(context.output),
             Self::Logout(args) => args.run(context.output),

@@ -233,6 +233,8 @@ impl Services {
             "admin socket",
             async move { Ok(admin.serve_admin(stop).await?) },
         );
+        let (ssh, stop) = (control.clone(), self.shutdown.requested());
+        self.add("ssh socket", async move { Ok(ssh.serve_ssh(stop).await?) });
         let (expiry, stop) = (control.clone(), self.shutdown.requested());
         self.add("expiry", async move {
             expiry.run_expiry(stop).await;

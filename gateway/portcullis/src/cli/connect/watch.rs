@@ -74,7 +74,8 @@ impl Ended {
     }
 }
 
-fn reason(state: &str) -> &'static str {
+/// The state of a session that has ended, in words.
+pub(in crate::cli) fn reason(state: &str) -> &'static str {
     match state {
         "revoked" => "The session was revoked",
         "expired" => "The session has reached its deadline",
