@@ -1,5 +1,7 @@
 //! One boot of a virtual machine.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -87,6 +89,8 @@ pub(super) fn once(machine: &Machine, on_line: &mut dyn FnMut(&str)) -> Result<E
                 &(machine.time_limit + BOOT_LIMIT).as_secs().to_string(),
             ])
             .arg(&machine.vng)
+            // vng starts its other programs by name, also from an environment of its own.
+            .env("PATH", path_with(&machine.vng)?)
             .arg("--run")
             .arg(&machine.kernel.image)
             // The emulator is used even where KVM is: nested hosts offer one that cannot run stock kernels.
@@ -161,6 +165,14 @@ impl Drop for Group {
         }
         self.0.wait().ok();
     }
+}
+
+/// PATH, with the directory of this program first.
+fn path_with(program: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let beside = program.parent().filter(|dir| dir.is_absolute());
+    let all = beside.map(Path::to_path_buf).into_iter();
+    env::join_paths(all.chain(env::split_paths(&path))).context("PATH cannot be extended")
 }
 
 fn quote(word: &str) -> String {

@@ -144,10 +144,13 @@ impl Machine {
                 boot::End::NeverStarted => break,
             }
         }
+        let console = self.share.join(boot::CONSOLE);
+        let log = fs::read_to_string(&console).unwrap_or_default();
         bail!(
-            "{} does not boot: see {}",
+            "{} does not boot: {} ({})",
             self.kernel.version,
-            self.share.join(boot::CONSOLE).display()
+            log.lines().last().unwrap_or("its console says nothing"),
+            console.display()
         )
     }
 }
