@@ -388,7 +388,7 @@ async fn programs_sign_in_with_the_cookies_that_they_are_given() {
 
     let (wants, login) = fixture.begin_json().await;
     assert_eq!(wants["factors"], json!(["totp", "recovery-code"]));
-    let code = json!({ "code": fixture.totp.generate_current() });
+    let code = json!({ "code": fixture.totp.generate_current().to_string() });
     let stranger = fixture.call(Method::POST, "/login/totp", "", code.clone());
     assert_eq!(stranger.await.json()["code"], "unknown_attempt");
     let early = json!({ "device": "any" });
