@@ -41,7 +41,8 @@ pub struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+    /// Starts it, with nothing to read.
+    pub fn start(command: &mut Command) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

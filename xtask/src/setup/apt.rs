@@ -71,6 +71,9 @@ pub(crate) const TEST: &[Package] = &[
     program("nftables", "nft"),
     program("iperf3", "iperf3"),
     program("oathtool", "oathtool"),
+    program("openssh-client", "ssh"),
+    program("openssh-server", "/usr/sbin/sshd"),
+    program("procps", "pkill"),
     program("pebble", "pebble"),
     program("sqlite3", "sqlite3"),
     program("util-linux", "nsenter"),
@@ -81,6 +84,10 @@ pub(crate) const TEST: &[Package] = &[
     program("nodejs", "node"),
     program("npm", "npm"),
     program("python3-venv", "python3"),
+    Package {
+        name: "libpam-google-authenticator",
+        probe: Probe::File("/usr/bin/google-authenticator"),
+    },
     Package {
         name: "postgresql",
         probe: Probe::Under {

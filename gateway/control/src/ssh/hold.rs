@@ -23,7 +23,7 @@ impl SshSessions {
         let this = self.clone();
         tokio::spawn(async move {
             let id = session.id.clone();
-            let live = is_live(&session, this.core.now_ms());
+            let live = is_live(&session);
             let told = answers.send(Ok(held(session))).await;
             if live && (told.is_err() || this.outlive(&id, &holder, &answers).await) {
                 this.end(&id).await;
@@ -46,7 +46,7 @@ impl SshSessions {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return false,
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return false,
                 () = answers.closed() => return true,
                 _ = renew.tick() => match renewed(core, id, holder).await {
                     Ok(true) => {}
@@ -57,7 +57,7 @@ impl SshSessions {
                 _ = revisions.changed() => {}
             }
             match look(core, id).await {
-                Ok(Some(session)) if is_live(&session, core.now_ms()) => {}
+                Ok(Some(session)) if is_live(&session) => {}
                 Ok(session) => {
                     if let Some(session) = session {
                         let _ = answers.send(Ok(held(session))).await;

@@ -140,9 +140,9 @@ impl SshSessions {
         let mut write = core.store.record(core.now_ms()).await?;
         let user = account(&mut write, user).await?;
         let lease_ms = write.now_ms() + LEASE_MS;
-        ssh::take_over(write.sql(), id, &user.id, holder, lease_ms).await?;
+        let taken = ssh::take_over(write.sql(), id, &user.id, holder, lease_ms).await?;
         let session = found(&mut write, id).await?;
-        if session.user != user.name {
+        if session.user != user.name || !taken && is_live(&session) {
             return Err(unknown(id));
         }
         write.commit().await?;
@@ -173,8 +173,9 @@ fn unknown(id: &str) -> OperationError {
     }
 }
 
-fn is_live(session: &SessionRow, now_ms: i64) -> bool {
-    session.state == SessionState::Live.as_str() && session.deadline_ms > now_ms
+/// Past its deadline it is so until that is written down, which is soon.
+fn is_live(session: &SessionRow) -> bool {
+    session.state == SessionState::Live.as_str()
 }
 
 /// Which of the user's devices is meant: the one that is named, or else the one that the SSH connection comes

@@ -3,6 +3,8 @@
 mod tunnel;
 mod watch;
 
+pub(super) use self::watch::reason;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

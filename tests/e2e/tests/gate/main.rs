@@ -24,6 +24,7 @@ mod revocation;
 mod seeing;
 mod session_key;
 mod shield;
+mod ssh;
 mod sso;
 mod temporary;
 mod traffic;
