@@ -174,7 +174,7 @@ async fn a_newer_session_of_the_device_is_told_from_a_lost_one(engine: Engine) {
 }
 
 fn refusal(result: Result<HeldStream, OperationError>) -> tonic::Status {
-    result.err().expect("a refusal").into()
+    result.expect_err("a refusal").into()
 }
 
 async fn only_the_users_own_devices_where_ssh_may(engine: Engine) {
