@@ -7,6 +7,7 @@ mod oidc;
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
@@ -39,6 +40,11 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with_max_age(None).await
+    }
+
+    /// Where a login at the provider may be so old.
+    async fn with_max_age(max_age: Option<Duration>) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .unwrap();
@@ -63,7 +69,7 @@ impl Fixture {
                 levels: None,
                 groups_claim: Some("groups".into()),
                 groups_lifetime: None,
-                max_age: None,
+                max_age,
             }],
             ..ControlConfig::default()
         };
@@ -247,10 +253,10 @@ async fn a_login_by_a_real_provider_and_its_logout() {
     ada.sign_out(&fixture.provider.issuer).await;
     let over = async {
         while fixture.session().await.0 == StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let within = std::time::Duration::from_secs(10);
+    let within = Duration::from_secs(10);
     tokio::time::timeout(within, over)
         .await
         .expect("the provider told of it");
@@ -290,6 +296,55 @@ async fn what_a_real_provider_says_is_not_taken_for_more_or_twice() {
         assert!(page.contains(REFUSED), "{page}");
     }
     assert_eq!(fixture.session().await.0, StatusCode::NOT_FOUND);
+}
+
+/// Signed by the provider itself, and all else about them right.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_another_client_another_issuer_or_an_old_login_are_none() {
+    let fixture = Fixture::with_max_age(Some(Duration::from_secs(300))).await;
+    for wrong in ["audience", "issuer", "stale"] {
+        let login = format!("ada-1+mfa+{wrong}");
+        let url = fixture.leave().await;
+        let back = Browser::new().sign_in(&url, &login).await;
+        let (status, page) = fixture.back(&back).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{wrong}: {page}");
+        assert!(page.contains(REFUSED), "{wrong}: {page}");
+        assert_eq!(fixture.session().await.0, StatusCode::NOT_FOUND, "{wrong}");
+    }
+    let back = Browser::new()
+        .sign_in(&fixture.leave().await, "ada-1+mfa")
+        .await;
+    let (status, page) = fixture.back(&back).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+}
+
+/// Where nothing else may follow, a login without a word on its factors opens nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_amr_is_one_factor() {
+    let fixture = Fixture::new().await;
+    let request = v1::SetLocationRequest {
+        name: "office".into(),
+        factors: Some(v1::FactorNames {
+            names: vec!["sso".into()],
+        }),
+        ..Default::default()
+    };
+    let admin = fixture.control.admin();
+    admin
+        .set_location(tonic::Request::new(request))
+        .await
+        .unwrap();
+    let back = Browser::new()
+        .sign_in(&fixture.leave().await, "ada-1")
+        .await;
+    let (status, page) = fixture.back(&back).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{page}");
+    assert_eq!(fixture.session().await.0, StatusCode::NOT_FOUND);
+    let back = Browser::new()
+        .sign_in(&fixture.leave().await, "ada-1+mfa")
+        .await;
+    let (status, page) = fixture.back(&back).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
