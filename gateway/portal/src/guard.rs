@@ -8,6 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use crate::api::Told;
+
 /// The tunnel address of the device, from the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceAddr(pub IpAddr);
@@ -24,6 +26,25 @@ pub(crate) async fn time_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+    }
+}
+
+/// Refuses an address with a NUL in it: none of ours has one, and PostgreSQL stores none.
+pub(crate) async fn well_formed(request: Request, next: Next) -> Response {
+    let address = request.uri().path_and_query();
+    if address.is_none_or(|address| !address.as_str().contains("%00")) {
+        return next.run(request).await;
+    }
+    let told = Told {
+        status: StatusCode::BAD_REQUEST,
+        code: "bad_request",
+        text: "there is no such address".to_owned(),
+        retry_after_s: None,
+    };
+    if request.uri().path().starts_with("/api/") {
+        told.into_response()
+    } else {
+        told.into_page()
     }
 }
 

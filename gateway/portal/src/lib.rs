@@ -56,6 +56,7 @@ pub fn app(logins: Logins, passkeys: Option<Passkeys>, sso: Option<Sso>) -> Rout
         .merge(openapi::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
+        .layer(middleware::from_fn(guard::well_formed))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn(guard::security_headers))
         .with_state(Site {
@@ -94,6 +95,7 @@ pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Ou
         .route("/style.css", get(pages::style))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard::time_limit))
+        .layer(middleware::from_fn(guard::well_formed))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn_with_state(requests, public::limit))
         .layer(middleware::from_fn(guard::security_headers))
