@@ -17,7 +17,7 @@ use crate::store::webauthn::{self, CredentialRow};
 use crate::store::{StoreError, Write, limits, to_u64};
 
 /// How old the login may be with which an account is changed (NIST SP 800-63B-4, 4.1.2: binding an
-/// authenticator needs authentication at the highest level that the account has).
+/// authenticator needs authentication at the highest level that the account has; OWASP ASVS 5, 7.5.1).
 const FRESH_MS: i64 = 10 * 60 * 1000;
 
 /// Why a change is not for who asks.

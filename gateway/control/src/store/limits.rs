@@ -1,5 +1,5 @@
 //! The limits on logins. All of it is in the store, so that neither a restart nor a second control
-//! process forgets an attempt (invariant 11). NIST SP 800-63B-4, 3.2.2.
+//! process forgets an attempt (invariant 11). NIST SP 800-63B-4, 3.2.2; OWASP ASVS 5, 6.1.1 and 6.3.1.
 
 use sqlx::AnyConnection;
 

@@ -8,10 +8,12 @@
 
 mod schemathesis;
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use portcullis_control::{Control, ControlConfig, PortalName};
+use portcullis_control::{Control, ControlConfig, Passkeys, PortalName, SsoConfig};
 use portcullis_portal::Portal;
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
@@ -27,9 +29,25 @@ use tonic::Request;
 
 async fn control() -> (Control, TempDir) {
     let state = tempfile::tempdir().unwrap();
+    let client_secret_file = state.path().join("secret");
+    std::fs::write(&client_secret_file, "secret\n").unwrap();
+    std::fs::set_permissions(&client_secret_file, Permissions::from_mode(0o600)).unwrap();
     let config = ControlConfig {
         database: format!("sqlite://{}/portcullis.db", state.path().display()),
         state_dir: state.path().join("state"),
+        // A provider that does not answer.
+        sso: vec![SsoConfig {
+            name: "acme".into(),
+            title: None,
+            preset: Default::default(),
+            issuer: Some("http://127.0.0.1:9".into()),
+            client_id: "portcullis".into(),
+            client_secret_file,
+            levels: None,
+            groups_claim: None,
+            groups_lifetime: None,
+            max_age: None,
+        }],
         ..ControlConfig::default()
     };
     (Control::open(config).await.unwrap(), state)
@@ -41,6 +59,25 @@ fn bind(control: &Control, address: &str) -> Result<Portal, portcullis_portal::B
         .server_config_for_portal(&[address.ip()], None)
         .unwrap();
     Portal::bind(&[address], tls, control.logins(), None, None)
+}
+
+/// With all that a name makes possible.
+fn bind_named(control: &Control) -> Result<Portal, portcullis_portal::BindError> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let tls = control
+        .server_config_for_portal(&[address.ip()], None)
+        .unwrap();
+    let sso = control.sso(name(), &[443]).unwrap();
+    let passkeys = Some(passkeys(control));
+    Portal::bind(&[address], tls, control.logins(), passkeys, sso)
+}
+
+fn name() -> PortalName {
+    PortalName::parse("login.example.com").unwrap()
+}
+
+fn passkeys(control: &Control) -> Passkeys {
+    control.passkeys(name(), &[443]).unwrap()
 }
 
 fn connector(control: &Control) -> TlsConnector {

@@ -12,7 +12,7 @@ use axum::middleware;
 use portcullis_portal::{PublicAddr, public_app};
 use tokio::net::TcpListener;
 
-use super::{add_loopback_device, bind, control, log_in};
+use super::{add_loopback_device, bind_named, control, log_in, passkeys};
 
 const VERSION: &str = "4.32.5";
 
@@ -67,7 +67,7 @@ async fn run(description: &str, phases: &str, state: &Path) {
 async fn the_api_does_what_its_description_says() {
     let (control, state) = control().await;
     add_loopback_device(&control, &state).await;
-    let portal = bind(&control, "127.0.0.1:0").unwrap();
+    let portal = bind_named(&control).unwrap();
     let address = portal.addresses()[0];
     let serving = tokio::spawn(portal.serve(std::future::pending()));
     let description = format!("https://{address}/api/v1/openapi.json");
@@ -83,8 +83,9 @@ async fn the_api_does_what_its_description_says() {
 async fn the_apis_outside_do_what_their_descriptions_say() {
     let (control, state) = control().await;
     let count = Arc::new(AtomicU32::new(0));
-    let outside = Some(control.outside());
-    let app = public_app(control.enrolments(), control.connects(), outside);
+    let enrolments = control.enrolments().with_passkeys(passkeys(&control));
+    let outside = control.outside().with_passkeys(passkeys(&control));
+    let app = public_app(enrolments, control.connects(), Some(outside));
     let app = app.layer(middleware::map_request(move |mut request: Request| {
         let number = count.fetch_add(1, Ordering::Relaxed);
         let from = PublicAddr(Ipv4Addr::from(number).into());
