@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../control/tests/control/postgres.rs"]
+#[expect(dead_code, reason = "control's own tests use more of it")]
 mod postgres;
 
 use std::collections::BTreeSet;
