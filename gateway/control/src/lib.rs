@@ -27,6 +27,7 @@ mod password;
 pub mod policy;
 mod secrets;
 mod self_service;
+mod shares;
 mod ssh;
 mod sso;
 mod store;
@@ -70,6 +71,7 @@ pub use self_service::{
     NewRecoveryCodes, OwnDevice, OwnFactors, OwnSession, SelfService, SelfServiceError, SetSince,
     TotpSetup, Tunnel,
 };
+pub use shares::{Rate, Shares};
 pub use ssh::{HeldStream, SshConfig, SshLevel, SshSessions};
 pub use sso::{
     Callback, LoggedOutThere, Sso, SsoConfig, SsoConfigError, SsoError, SsoPreset, Visit,

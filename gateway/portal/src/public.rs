@@ -1,16 +1,15 @@
 //! What strangers may take of the machine, where the portal listens outside of the tunnel. Counted per
 //! network, which comes from the socket: no header is asked.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::time::Instant;
+use portcullis_control::{Rate, Shares};
 
 use crate::api::Told;
 use crate::view::wait;
@@ -18,9 +17,6 @@ use crate::view::wait;
 /// Where a connection from outside of the tunnel comes from, by its socket. It proves nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicAddr(pub IpAddr);
-
-/// Networks remembered. Beyond them those that are quiet again are forgotten, and at worst all.
-const MOST: usize = 16 * 1024;
 
 /// Each connection costs a TLS handshake.
 const CONNECTIONS: Rate = Rate {
@@ -39,13 +35,6 @@ const TELLINGS: Rate = Rate {
     every: Duration::from_millis(50),
 };
 
-/// So many at once, then one in each such time.
-#[derive(Clone, Copy)]
-struct Rate {
-    burst: u32,
-    every: Duration,
-}
-
 /// One customer's share: an IPv4 address, or an IPv6 /64 (RFC 6177: no site has less).
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -57,44 +46,9 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Counts by network: the time at which a network has nothing taken any more (a leaky bucket by its
-/// virtual scheduling, ITU-T I.371).
-struct Shares {
-    rate: Rate,
-    free_at: Mutex<HashMap<IpAddr, Instant>>,
-}
-
-impl Shares {
-    fn new(rate: Rate) -> Self {
-        Self {
-            rate,
-            free_at: Mutex::default(),
-        }
-    }
-
-    /// Takes one. Otherwise how long to wait for it.
-    fn take(&self, network: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if free_at.len() >= MOST && !free_at.contains_key(&network) {
-            free_at.retain(|_, at| *at > now);
-            if free_at.len() >= MOST {
-                free_at.clear();
-            }
-        }
-        let at = free_at.entry(network).or_insert(now);
-        let next = (*at).max(now) + self.rate.every;
-        let latest = now + self.rate.every * self.rate.burst;
-        if next > latest {
-            return Err(next - latest);
-        }
-        *at = next;
-        Ok(())
-    }
-}
-
 /// Connections as they come.
 #[derive(Clone)]
-pub(crate) struct Arrivals(Arc<Shares>);
+pub(crate) struct Arrivals(Arc<Shares<IpAddr>>);
 
 impl Default for Arrivals {
     fn default() -> Self {
@@ -109,13 +63,13 @@ impl Arrivals {
     }
 
     pub(crate) fn admit(&self, network: IpAddr) -> bool {
-        self.0.take(network, Instant::now()).is_ok()
+        self.0.take(network).is_ok()
     }
 }
 
 /// Requests, also many on one connection.
 #[derive(Clone)]
-pub(crate) struct Requests(Arc<Shares>);
+pub(crate) struct Requests(Arc<Shares<IpAddr>>);
 
 impl Default for Requests {
     fn default() -> Self {
@@ -137,7 +91,7 @@ pub(crate) async fn limit(
     request: Request,
     next: Next,
 ) -> Response {
-    let Err(left) = requests.0.take(network(from), Instant::now()) else {
+    let Err(left) = requests.0.take(network(from)) else {
         return next.run(request).await;
     };
     let seconds = left.as_secs() + 1;
@@ -162,30 +116,6 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[tokio::test]
-    async fn a_network_has_its_share_and_takes_no_other_ones() {
-        let shares = Shares::new(Rate {
-            burst: 3,
-            every: Duration::from_secs(2),
-        });
-        let (one, other) = (ip("198.51.100.7"), ip("198.51.100.8"));
-        let now = Instant::now();
-        for _ in 0..3 {
-            shares.take(one, now).unwrap();
-        }
-        assert_eq!(shares.take(one, now), Err(Duration::from_secs(2)));
-        shares.take(other, now).unwrap();
-        // One comes back in each such time, and never more than the burst.
-        let later = now + Duration::from_secs(2);
-        shares.take(one, later).unwrap();
-        assert!(shares.take(one, later).is_err());
-        let much_later = now + Duration::from_secs(3600);
-        for _ in 0..3 {
-            shares.take(one, much_later).unwrap();
-        }
-        assert!(shares.take(one, much_later).is_err());
-    }
-
     #[test]
     fn a_network_is_an_ipv4_address_or_an_ipv6_64() {
         assert_eq!(network(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
@@ -195,15 +125,5 @@ mod tests {
         );
         assert_eq!(network(ip("::ffff:198.51.100.7")), ip("198.51.100.7"));
         assert_ne!(network(ip("198.51.100.8")), network(ip("198.51.100.7")));
-    }
-
-    #[tokio::test]
-    async fn memory_for_networks_is_bounded() {
-        let shares = Shares::new(CONNECTIONS);
-        let now = Instant::now();
-        for index in 0..u32::try_from(MOST).unwrap() + 10 {
-            let _ = shares.take(IpAddr::V4(index.into()), now);
-        }
-        assert!(shares.free_at.lock().unwrap().len() <= MOST);
     }
 }

@@ -21,6 +21,7 @@ use crate::domain::SessionState;
 use crate::error::OperationError;
 use crate::ops::new_id;
 use crate::ops::sessions::{Grant, grant, permitted, view};
+use crate::shares::{Rate, Shares};
 use crate::store::devices::DeviceRow;
 use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
@@ -35,6 +36,11 @@ pub(crate) use service::serve;
 /// A holder that is silent for so long has let go.
 const LEASE_MS: i64 = 30 * 1000;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// New sessions of one user: each is a change that gateways have to acknowledge.
+const OPENED: Rate = Rate {
+    burst: 10,
+    every: Duration::from_secs(10),
+};
 
 /// Opens and holds such sessions; cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +48,8 @@ pub struct SshSessions {
     core: Arc<Core>,
     /// Whether this process is about to stop: sessions go on then, by their leases.
     stop: Arc<watch::Sender<bool>>,
+    /// By account.
+    opened: Arc<Shares<String>>,
 }
 
 impl Control {
@@ -50,6 +58,7 @@ impl Control {
         SshSessions {
             core: self.0.clone(),
             stop: Arc::new(watch::Sender::new(false)),
+            opened: Arc::new(Shares::new(OPENED)),
         }
     }
 }
@@ -89,6 +98,10 @@ impl SshSessions {
         })?;
         let mut write = core.store.change(core.now_ms()).await?;
         let user = account(&mut write, user).await?;
+        self.opened.take(user.id.clone()).map_err(|left| {
+            let seconds = left.as_secs() + 1;
+            OperationError::Precondition(format!("too many sessions: try again in {seconds} s"))
+        })?;
         let device = device(&mut write, &user, request, config).await?;
         let location = locations::find(write.sql(), &device.location_id).await?;
         let location = location.ok_or_else(|| OperationError::NotFound {

@@ -23,6 +23,7 @@ crate::on_both!(
     only_the_users_own_devices_where_ssh_may,
     no_level_is_made_up,
     nobody_holds_anothers_session,
+    one_user_opens_few_at_once,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -266,6 +267,23 @@ async fn nobody_holds_anothers_session(engine: Engine) {
     );
     assert_eq!(refused.code(), Code::NotFound);
     assert_eq!(state(&world, &granted.id).await, "live");
+}
+
+async fn one_user_opens_few_at_once(engine: Engine) {
+    let world = world(engine).await;
+    world.user("bob").await;
+    world.device("bobs", "bob").await;
+    let ssh = world.control.ssh();
+    let (_first, session) = open(&ssh, &of("", "", "")).await;
+    let mut opened = 1;
+    while ssh.hold("alice", &of("", "", "")).await.is_ok() {
+        opened += 1;
+        assert!(opened <= 20, "without end");
+    }
+    assert!(opened >= 5, "{opened}");
+    // Whoever comes back is not counted, and neither is anybody else.
+    ssh.hold("alice", &of("", "", &session.id)).await.unwrap();
+    ssh.hold("bob", &of("", "", "")).await.unwrap();
 }
 
 /// Who calls is told by the socket: tests run as root, who has no account.
