@@ -41,6 +41,11 @@ impl DeviceState {
     pub fn open(dir: &Path) -> Result<Self, DeviceError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(failed("make", dir))?;
+        Self::existing(dir)
+    }
+
+    /// One that is there.
+    pub fn existing(dir: &Path) -> Result<Self, DeviceError> {
         let mode = fs::metadata(dir).map_err(failed("look at", dir))?.mode();
         if mode & 0o077 != 0 {
             return Err(DeviceError::Exposed(dir.to_owned()));
@@ -50,12 +55,18 @@ impl DeviceState {
 
     /// The device's key, and whether it was made just now.
     pub fn key(&self) -> Result<(KeyPair, bool), DeviceError> {
+        match self.known_key()? {
+            Some(pair) => Ok((pair, false)),
+            None => Ok((self.make_key(&self.0.join("device.key"))?, true)),
+        }
+    }
+
+    /// The device's key, if there is one.
+    pub fn known_key(&self) -> Result<Option<KeyPair>, DeviceError> {
         let path = self.0.join("device.key");
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((self.make_key(&path)?, true));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("open", &path)(error)),
         };
         let metadata = file.metadata().map_err(failed("look at", &path))?;
@@ -66,7 +77,7 @@ impl DeviceState {
         file.read_to_string(&mut text)
             .map_err(failed("read", &path))?;
         match KeyPair::from_private_base64(text.trim()) {
-            Ok(pair) => Ok((pair, false)),
+            Ok(pair) => Ok(Some(pair)),
             Err(source) => Err(DeviceError::Key { path, source }),
         }
     }
@@ -100,8 +111,8 @@ impl DeviceState {
 
     /// For one process at a time, which may end in any way.
     pub fn lock(&self, location: &str) -> Result<ConnectLock, DeviceError> {
-        let path = self.0.join(format!("{location}.lock"));
-        let file = OpenOptions::new()
+        let path = self.lock_of(location);
+        let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
@@ -109,10 +120,51 @@ impl DeviceState {
             .open(&path)
             .map_err(failed("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(ConnectLock(file)),
-            Err(TryLockError::WouldBlock) => Err(DeviceError::Connected),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DeviceError::Connected),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
         }
+        let named = file
+            .set_len(0)
+            .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+        named.map_err(failed("write", &path))?;
+        Ok(ConnectLock(file))
+    }
+
+    /// The process that holds the lock now. What a file says whose lock nobody holds is not believed.
+    pub fn holder(&self, location: &str) -> Result<Option<u32>, DeviceError> {
+        let path = self.lock_of(location);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        }
+        let mut text = String::new();
+        let read = file.read_to_string(&mut text);
+        read.map_err(failed("read", &path))?;
+        // Empty for the moment between the lock and its name.
+        Ok(text.trim().parse().ok())
+    }
+
+    /// Those that were connected from here once.
+    pub fn locations(&self) -> Result<Vec<String>, DeviceError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(failed("read", &self.0))? {
+            let name = entry.map_err(failed("read", &self.0))?.file_name();
+            let location = name.to_str().and_then(|name| name.strip_suffix(".lock"));
+            found.extend(location.map(str::to_owned));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn lock_of(&self, location: &str) -> PathBuf {
+        self.0.join(format!("{location}.lock"))
     }
 }
 
@@ -165,7 +217,15 @@ mod tests {
         let held = state.lock("vault").unwrap();
         assert!(matches!(state.lock("vault"), Err(DeviceError::Connected)));
         state.lock("office").unwrap();
+        assert_eq!(state.holder("vault").unwrap(), Some(std::process::id()));
+        assert_eq!(state.locations().unwrap(), ["office", "vault"]);
         drop(held);
+        assert_eq!(
+            state.holder("vault").unwrap(),
+            None,
+            "its name is still there"
+        );
+        assert_eq!(state.holder("never").unwrap(), None);
         state.lock("vault").unwrap();
     }
 }

@@ -14,6 +14,54 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use service::{Service, portcullis};
 
+/// oathtool is an independent authenticator.
+#[test]
+fn codes_are_those_of_an_authenticator() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("seed");
+    for (secret, mode, at) in [
+        ("GEZDGNBVGY3TQOJQ", "--totp=sha1", 1_700_000_000),
+        ("MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U", "--totp=sha256", 59),
+        (
+            "MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U",
+            "--totp=sha512",
+            4_000_000_000_u64,
+        ),
+    ] {
+        fs::write(&file, format!("{secret}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let path = file.to_str().unwrap();
+        let algorithm = mode.strip_prefix("--totp=").unwrap();
+        let ours = portcullis(&[
+            "totp",
+            "--secret-file",
+            path,
+            "--algorithm",
+            algorithm,
+            "--at",
+            &at.to_string(),
+        ]);
+        assert!(ours.status.success(), "{ours:?}");
+        let theirs = std::process::Command::new("oathtool")
+            .args(["--base32", mode, "--now", &format!("@{at}"), secret])
+            .output()
+            .unwrap();
+        assert!(theirs.status.success(), "{theirs:?}");
+        assert_eq!(ours.stdout.as_bytes(), theirs.stdout);
+    }
+    // Nobody else's to read, and not an argument.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let exposed = portcullis(&["totp", "--secret-file", file.to_str().unwrap()], "");
+    assert_eq!(exposed.code, 2, "{exposed:?}");
+    for arguments in [&["totp"][..], &["totp", "GEZDGNBVGY3TQOJQ"]] {
+        assert_eq!(
+            portcullis(arguments).status.code(),
+            Some(2),
+            "{arguments:?}"
+        );
+    }
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for arguments in [

@@ -285,6 +285,17 @@ impl Gate {
         Running::start(&mut command)
     }
 
+    /// Runs `portcullis disconnect` where [`Gate::start_connect`] has started.
+    pub fn disconnect(&self, namespace: &Namespace, args: &[&str]) -> Result<Output> {
+        let mut command = namespace.command(&self.binary);
+        command
+            .args(["--output", "json", "disconnect"])
+            .args(args)
+            .arg("--state")
+            .arg(self.scratch().join("client"));
+        try_run(&mut command, "")
+    }
+
     /// Runs an admin command that prints text for people, without a terminal.
     pub fn read(&self, args: &[&str]) -> Result<String> {
         let mut command = self.world.gateway.command(&self.binary);

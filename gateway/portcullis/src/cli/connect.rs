@@ -1,8 +1,10 @@
 //! `portcullis connect`: the login that comes before a session-key location's tunnel, and the tunnel.
 
+mod disconnect;
 mod tunnel;
 mod watch;
 
+pub(super) use self::disconnect::DisconnectArgs;
 pub(super) use self::watch::reason;
 
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use crate::exit::{Exit, UsageError};
 use crate::input;
 use crate::output::Output;
 
+/// Where the device's key is, unless that is said.
+const STATE: &str = "/var/lib/portcullis-connect";
 /// The kernel's IFNAMSIZ without the zero at the end.
 const INTERFACE_NAME: usize = 15;
 
@@ -61,7 +65,7 @@ pub(super) struct ConnectArgs {
     #[arg(
         long,
         env = "PORTCULLIS_CONNECT_STATE",
-        default_value = "/var/lib/portcullis-connect",
+        default_value = STATE,
         value_name = "DIR"
     )]
     state: PathBuf,

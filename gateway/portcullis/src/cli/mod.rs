@@ -17,6 +17,7 @@ mod session;
 mod ssh_session;
 mod status;
 mod top;
+mod totp;
 mod trace;
 mod user;
 
@@ -124,6 +125,10 @@ enum Command {
     Login(login::LoginArgs),
     /// Log in to a session-key location and hold its tunnel
     Connect(connect::ConnectArgs),
+    /// End `portcullis connect`, from another terminal or a script
+    Disconnect(connect::DisconnectArgs),
+    /// Print an authenticator's code, for scripts
+    Totp(totp::TotpArgs),
     /// Hold a session for as long as an SSH connection lives: for sshd's ForceCommand
     SshSession(ssh_session::SshSessionArgs),
     /// End this device's session
@@ -225,7 +230,9 @@ impl Command {
             Self::Doctor(args) => args.run(context).await,
             Self::Audit(args) => args.run(context).await,
             Self::Connect(args) => args.run(context.output).await,
+            Self::Disconnect(args) => args.run(context.output).await,
             Self::SshSession(args) => args.run(context.output).await,
+            Self::Totp(args) => args.run(context.output),
             // Handled before the runtime starts.
             Self::Login(args) => args.run(context.output),
             Self::Logout(args) => args.run(context.output),

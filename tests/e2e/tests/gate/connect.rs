@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e_tests::{Gate, Options, SERVER_V4, User, eventually, flows, with_gate_prepared};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::SOON;
 
@@ -131,7 +131,25 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
         ensure!(!client.has_interface()?);
         eventually("the peer goes", SOON, || Ok(!client.is_peer()?))?;
 
-        // A crash leaves the interface, which the next connection takes over.
+        // So does another command.
+        let running = client.connect()?;
+        let done = gate.disconnect(&gate.world.peers[0], &[])?;
+        ensure!(
+            done.json()?["disconnected"] == json!(["office"]),
+            "{done:?}"
+        );
+        ensure!(!client.has_interface()? && !client.pings()?);
+        let ended = running.finish()?;
+        ensure!(ended.code == 0, "{ended:?}");
+        eventually("the peer goes", SOON, || Ok(!client.is_peer()?))?;
+        let none = gate.disconnect(&gate.world.peers[0], &["office"])?;
+        ensure!(none.code == 1, "{none:?}");
+
+        // A crash leaves the interface, which that takes down, or the next connection over.
+        drop(client.connect()?);
+        ensure!(client.has_interface()?);
+        let done = gate.disconnect(&gate.world.peers[0], &["office"])?;
+        ensure!(done.code == 0 && !client.has_interface()?, "{done:?}");
         drop(client.connect()?);
         ensure!(client.has_interface()?);
         let ended = client.connect()?.interrupt()?;
@@ -143,6 +161,7 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
         namespace.ip("link add office type wireguard\n")?;
         let taken = client.start(&client.user.authenticator())?.finish()?;
         ensure!(taken.code == 2, "{taken:?}");
+        gate.disconnect(namespace, &[])?;
         ensure!(client.has_interface()?, "it is another's");
         Ok(())
     })

@@ -28,10 +28,7 @@ impl Tunnel {
         let link = Link::new(name)?;
         let kernel = Kernel::new(name);
         if let Some(found) = link.find().await? {
-            let ours = found.is_wireguard
-                && kernel.read()?.public_key.map(|key| *key.as_bytes())
-                    == Some(*device.public().as_bytes());
-            if !ours {
+            if !(found.is_wireguard && has_key(&kernel, device)?) {
                 bail!(UsageError(format!(
                     "there is an interface {name} that is not this command's: name another one with --interface"
                 )));
@@ -51,6 +48,20 @@ impl Tunnel {
                 let _ = tunnel.remove().await;
                 Err(error)
             }
+        }
+    }
+
+    /// Removes what a crash of ours has left under this name, which the key tells. Another's stays.
+    pub(super) async fn remove_left(name: &str, device: &KeyPair) -> Result<bool> {
+        let Ok(link) = Link::new(name) else {
+            return Ok(false);
+        };
+        match link.find().await? {
+            Some(found) if found.is_wireguard && has_key(&Kernel::new(name), device)? => {
+                link.delete(found.index).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -120,6 +131,11 @@ impl Tunnel {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn has_key(kernel: &Kernel, device: &KeyPair) -> Result<bool> {
+    let key = kernel.read()?.public_key;
+    Ok(key.is_some_and(|key| key.as_bytes() == device.public().as_bytes()))
 }
 
 /// A bare address stands for itself alone.
