@@ -19,46 +19,33 @@ use service::{Service, portcullis};
 fn codes_are_those_of_an_authenticator() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("seed");
-    for (secret, mode, at) in [
-        ("GEZDGNBVGY3TQOJQ", "--totp=sha1", 1_700_000_000),
-        ("MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U", "--totp=sha256", 59),
-        (
-            "MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U",
-            "--totp=sha512",
-            4_000_000_000_u64,
-        ),
+    let path = file.to_str().unwrap();
+    for (secret, algorithm, at_s) in [
+        ("GEZDGNBVGY3TQOJQ", "sha1", "1700000000"),
+        ("MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U", "sha256", "59"),
+        ("MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U", "sha512", "4000000000"),
     ] {
         fs::write(&file, format!("{secret}\n")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let path = file.to_str().unwrap();
-        let algorithm = mode.strip_prefix("--totp=").unwrap();
-        let ours = portcullis(&[
-            "totp",
-            "--secret-file",
-            path,
-            "--algorithm",
-            algorithm,
-            "--at",
-            &at.to_string(),
-        ]);
-        assert!(ours.status.success(), "{ours:?}");
+        let how = ["--algorithm", algorithm, "--at", at_s];
+        let ours = portcullis(&[&["totp", "--secret-file", path], &how[..]].concat(), "");
+        assert_eq!(ours.code, 0, "{}", ours.stderr);
+        let piped = portcullis(&[&["totp", "--secret-stdin"], &how[..]].concat(), secret);
+        assert_eq!(piped.stdout, ours.stdout);
         let theirs = std::process::Command::new("oathtool")
-            .args(["--base32", mode, "--now", &format!("@{at}"), secret])
+            .args(["--base32", &format!("--totp={algorithm}")])
+            .args(["--now", &format!("@{at_s}"), secret])
             .output()
             .unwrap();
         assert!(theirs.status.success(), "{theirs:?}");
-        assert_eq!(ours.stdout.as_bytes(), theirs.stdout);
+        assert_eq!(ours.stdout.as_bytes(), theirs.stdout, "{algorithm} {at_s}");
     }
     // Nobody else's to read, and not an argument.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-    let exposed = portcullis(&["totp", "--secret-file", file.to_str().unwrap()], "");
-    assert_eq!(exposed.code, 2, "{exposed:?}");
+    let exposed = portcullis(&["totp", "--secret-file", path], "");
+    assert_eq!(exposed.code, 2, "{}", exposed.stderr);
     for arguments in [&["totp"][..], &["totp", "GEZDGNBVGY3TQOJQ"]] {
-        assert_eq!(
-            portcullis(arguments).status.code(),
-            Some(2),
-            "{arguments:?}"
-        );
+        assert_eq!(portcullis(arguments, "").code, 2, "{arguments:?}");
     }
 }
 
