@@ -1,6 +1,7 @@
 //! `portcullis connect`: the login that comes before a session-key location's tunnel, and the tunnel.
 
 mod disconnect;
+mod dns;
 mod tunnel;
 mod watch;
 
@@ -16,6 +17,7 @@ use portcullis_client::portal::Attempt;
 use portcullis_client::{Connection, DeviceState, Fingerprint, KeyPair, PortalClient, PortalError};
 use serde_json::json;
 
+use self::dns::{Resolvers, Resolving};
 use self::tunnel::Tunnel;
 use self::watch::{Ended, Signals};
 use super::login::{Second, ask};
@@ -61,6 +63,9 @@ pub(super) struct ConnectArgs {
     /// The WireGuard interface to make [default: the location's name]
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
+    /// Leave the machine's resolver alone
+    #[arg(long)]
+    no_dns: bool,
     /// Where the device's key is kept
     #[arg(
         long,
@@ -161,7 +166,9 @@ impl ConnectArgs {
             Second::Totp(code) => portal.connect_by_totp(attempt, code.trim())?,
             Second::Recovery(code) => portal.connect_by_recovery(attempt, &code)?,
         });
-        let ended = hold(portal, &connection, tunnel, signals, output).await;
+        let ended = self
+            .hold(portal, &connection, tunnel, signals, output)
+            .await;
         if !matches!(ended, Ok(Ended::Elsewhere { .. })) {
             // The packets stop here at once, also where the server cannot be told.
             let down = tunnel.take_down().await;
@@ -177,18 +184,47 @@ impl ConnectArgs {
         }
         ended
     }
-}
 
-async fn hold(
-    portal: &Arc<PortalClient>,
-    connection: &Arc<Connection>,
-    tunnel: &Tunnel,
-    signals: &mut Signals,
-    output: Output,
-) -> Result<Ended> {
-    tunnel.bring_up(connection).await?;
-    tell_connected(connection, tunnel.name(), output)?;
-    watch::until_the_end(portal, connection, signals, output).await
+    async fn hold(
+        &self,
+        portal: &Arc<PortalClient>,
+        connection: &Arc<Connection>,
+        tunnel: &Tunnel,
+        signals: &mut Signals,
+        output: Output,
+    ) -> Result<Ended> {
+        tunnel.bring_up(connection).await?;
+        let dns = self.set_dns(connection, tunnel.name(), output);
+        let how = dns.as_ref().map_or("not set", Resolving::how);
+        tell_connected(connection, tunnel.name(), how, output)?;
+        watch::until_the_end(portal, connection, signals, output).await
+    }
+
+    /// A connection without it is still one.
+    fn set_dns(
+        &self,
+        connection: &Connection,
+        interface: &str,
+        output: Output,
+    ) -> Option<Resolving> {
+        let servers = &connection.tunnel.dns;
+        let set = match self.no_dns {
+            true => None,
+            false => Resolvers::of_this_machine()
+                .set(interface, servers)
+                .unwrap_or_else(|error| {
+                    output.note(&format!("{error:#}"));
+                    None
+                }),
+        };
+        if set.is_none() && !servers.is_empty() {
+            output.note(&format!(
+                "DNS was not set: the location's resolver is {}.",
+                servers.join(", ")
+            ));
+        }
+        set
+    }
 }
 
 /// The server answers for devices that it does not know as it does for wrong passwords.
@@ -214,10 +250,15 @@ fn tell_new_key(device: &KeyPair, user: &str, output: Output) -> Result<()> {
     Ok(())
 }
 
-fn tell_connected(connection: &Connection, interface: &str, output: Output) -> Result<()> {
+fn tell_connected(
+    connection: &Connection,
+    interface: &str,
+    dns: &str,
+    output: Output,
+) -> Result<()> {
     let session = &connection.session;
     output.line(
-        || json!({ "event": "connected", "interface": interface, "session": session, "dns": "not set" }),
+        || json!({ "event": "connected", "interface": interface, "session": session, "dns": dns }),
         || {
             format!(
                 "Connected to {} as {} on {interface}, until {}.",
@@ -225,12 +266,6 @@ fn tell_connected(connection: &Connection, interface: &str, output: Output) -> R
             )
         },
     )?;
-    if !connection.tunnel.dns.is_empty() {
-        output.note(&format!(
-            "DNS was not set: the location's resolver is {}.",
-            connection.tunnel.dns.join(", ")
-        ));
-    }
     Ok(())
 }
 

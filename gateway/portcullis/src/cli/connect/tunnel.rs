@@ -12,6 +12,7 @@ use portcullis_agent::wireguard::{DeviceSettings, Kernel, PeerChange, PeerUpdate
 use portcullis_client::{Connection, KeyPair};
 use zeroize::Zeroizing;
 
+use super::dns::Resolvers;
 use crate::exit::UsageError;
 
 /// An interface that this process made.
@@ -34,6 +35,7 @@ impl Tunnel {
                 )));
             }
             link.delete(found.index).await?;
+            Resolvers::of_this_machine().forget(name);
         }
         let index = link.create().await?;
         let tunnel = Self {
@@ -59,6 +61,7 @@ impl Tunnel {
         match link.find().await? {
             Some(found) if found.is_wireguard && has_key(&Kernel::new(name), device)? => {
                 link.delete(found.index).await?;
+                Resolvers::of_this_machine().forget(name);
                 Ok(true)
             }
             _ => Ok(false),
