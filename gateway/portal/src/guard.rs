@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -29,19 +30,23 @@ pub(crate) async fn time_limit(request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses an address with a NUL in it: none of ours has one, and PostgreSQL stores none.
-pub(crate) async fn well_formed(request: Request, next: Next) -> Response {
-    let address = request.uri().path_and_query();
-    if address.is_none_or(|address| !address.as_str().contains("%00")) {
-        return next.run(request).await;
+/// No request to the portal is larger than a new passkey.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// Refuses a body that is larger than any of ours, whether it would be looked at or not, and before anything is
+/// done (RFC 9110, section 15.5.14). What is behind this has all of the body.
+pub(crate) async fn body_limit(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if let Ok(bytes) = to_bytes(body, BODY_LIMIT).await {
+        return next.run(Request::from_parts(parts, bytes.into())).await;
     }
     let told = Told {
-        status: StatusCode::BAD_REQUEST,
+        status: StatusCode::PAYLOAD_TOO_LARGE,
         code: "bad_request",
-        text: "there is no such address".to_owned(),
+        text: "the request is too large".to_owned(),
         retry_after_s: None,
     };
-    if request.uri().path().starts_with("/api/") {
+    if parts.uri.path().starts_with("/api/") {
         told.into_response()
     } else {
         told.into_page()
