@@ -225,7 +225,6 @@ impl IntoResponse for ApiError {
             // The body itself is not repeated: it may hold a password.
             Self::Body(rejection) => {
                 let text = match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => "the request is too large",
                     StatusCode::UNSUPPORTED_MEDIA_TYPE => "the request has to be application/json",
                     _ => "the request is not the JSON that is expected here",
                 };

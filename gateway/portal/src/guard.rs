@@ -3,10 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+
+use crate::api::Told;
 
 /// The tunnel address of the device, from the socket.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,29 @@ pub(crate) async fn time_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+    }
+}
+
+/// No request to the portal is larger than a new passkey.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// Refuses a body that is larger than any of ours, whether it would be looked at or not, and before anything is
+/// done (RFC 9110, section 15.5.14). What is behind this has all of the body.
+pub(crate) async fn body_limit(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if let Ok(bytes) = to_bytes(body, BODY_LIMIT).await {
+        return next.run(Request::from_parts(parts, bytes.into())).await;
+    }
+    let told = Told {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        code: "bad_request",
+        text: "the request is too large".to_owned(),
+        retry_after_s: None,
+    };
+    if parts.uri.path().starts_with("/api/") {
+        told.into_response()
+    } else {
+        told.into_page()
     }
 }
 

@@ -27,7 +27,6 @@ mod sso;
 mod view;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::get;
@@ -41,9 +40,6 @@ pub use listen::{BindError, Portal};
 pub use public::PublicAddr;
 pub use sso::backchannel_app;
 
-/// No request to the portal is larger than a new passkey.
-const BODY_LIMIT: usize = 16 * 1024;
-
 /// Every route; those for passkeys and for single sign-on say that they are off where there are none. The
 /// caller adds the [`DeviceAddr`] of the connection as an extension.
 pub fn app(logins: Logins, passkeys: Option<Passkeys>, sso: Option<Sso>) -> Router {
@@ -54,7 +50,7 @@ pub fn app(logins: Logins, passkeys: Option<Passkeys>, sso: Option<Sso>) -> Rout
         .merge(own::pages())
         .merge(sso::pages())
         .merge(openapi::routes())
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard::body_limit))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn(guard::security_headers))
@@ -92,7 +88,7 @@ pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Ou
         .merge(connect::calls().with_state(connects))
         .merge(pages)
         .route("/style.css", get(pages::style))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard::body_limit))
         .layer(middleware::from_fn(guard::time_limit))
         .layer(middleware::from_fn(guard::same_origin))
         .layer(middleware::from_fn_with_state(requests, public::limit))

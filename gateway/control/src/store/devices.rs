@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, can_be_named};
 use crate::domain::DeviceKey;
 
 pub(crate) struct DeviceRow {
@@ -117,6 +117,9 @@ pub(crate) async fn find(
     sql: &mut AnyConnection,
     name_or_id: &str,
 ) -> Result<Option<DeviceRow>, StoreError> {
+    if !can_be_named(name_or_id) {
+        return Ok(None);
+    }
     one(sql, "WHERE d.name = $1 OR d.id = $1", name_or_id).await
 }
 

@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{Store, StoreError, to_i64};
+use super::{Store, StoreError, can_be_named, to_i64};
 use crate::domain::DeviceKey;
 
 #[derive(Clone)]
@@ -200,6 +200,9 @@ pub(crate) async fn find(
     sql: &mut AnyConnection,
     name_or_id: &str,
 ) -> Result<Option<GatewayRow>, StoreError> {
+    if !can_be_named(name_or_id) {
+        return Ok(None);
+    }
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE g.name = $1 OR g.id = $1"));
     let row = sqlx::query(query)
         .bind(name_or_id)

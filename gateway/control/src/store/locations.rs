@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, can_be_named};
 use crate::domain::{FactorSet, MfaPolicy, Mode, Pool, level_from_store};
 
 pub(crate) struct LocationRow {
@@ -88,6 +88,9 @@ pub(crate) async fn find(
     sql: &mut AnyConnection,
     name_or_id: &str,
 ) -> Result<Option<LocationRow>, StoreError> {
+    if !can_be_named(name_or_id) {
+        return Ok(None);
+    }
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = $1 OR id = $1"));
     let row = sqlx::query(query)
         .bind(name_or_id)

@@ -51,6 +51,12 @@ pub(crate) enum Engine {
     Postgres,
 }
 
+/// Whether there can be a row of this name or id. Strangers choose what they ask for, and PostgreSQL has no text
+/// that holds the character of code zero: to ask for it would be an error of ours.
+fn can_be_named(name_or_id: &str) -> bool {
+    !name_or_id.contains('\0')
+}
+
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Store(Arc<Inner>);

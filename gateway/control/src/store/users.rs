@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, can_be_named};
 use crate::domain::Role;
 
 pub(crate) struct UserRow {
@@ -102,8 +102,7 @@ pub(crate) async fn find(
     sql: &mut AnyConnection,
     name_or_id: &str,
 ) -> Result<Option<UserRow>, StoreError> {
-    // Strangers choose names, and PostgreSQL has no text that holds this: it would be an error of ours.
-    if name_or_id.contains('\0') {
+    if !can_be_named(name_or_id) {
         return Ok(None);
     }
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE u.name = $1 OR u.id = $1"));

@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, can_be_named};
 use crate::domain::Factor;
 
 pub(crate) struct CredentialRow {
@@ -120,6 +120,9 @@ pub(crate) async fn find(
     user_id: &str,
     id: &str,
 ) -> Result<Option<CredentialRow>, StoreError> {
+    if !can_be_named(id) {
+        return Ok(None);
+    }
     let query = sqlx::AssertSqlSafe(format!("{SELECT} WHERE user_id = $1 AND id = $2"));
     let query = sqlx::query(query).bind(user_id).bind(id);
     query
