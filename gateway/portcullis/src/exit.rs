@@ -9,6 +9,7 @@ use tonic::Code;
 
 use crate::config::ConfigError;
 use crate::refused::Refused;
+use crate::run::capabilities::Missing;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
                 cause.is::<UsageError>() || cause.is::<ConfigError>() || cause.is::<Refused>();
             usage
                 .then_some(Exit::Usage)
+                .or_else(|| cause.is::<Missing>().then_some(Exit::NotPermitted))
                 .or_else(|| cause.downcast_ref().map(refused))
                 .or_else(|| cause.downcast_ref().map(refused_by_kernel))
                 .or_else(|| cause.downcast_ref().map(refused_by_control))

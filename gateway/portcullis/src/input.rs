@@ -1,9 +1,14 @@
 //! Secrets that a person or a program hands to a command.
 
-use std::io::{self, BufRead as _, Read as _};
+use std::env;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use zeroize::Zeroizing;
 
 use crate::exit::UsageError;
 
@@ -47,6 +52,40 @@ pub(crate) fn ask_openly(prompt: &str) -> Result<String> {
         bail!(UsageError("nothing was entered".to_owned()));
     }
     Ok(line.to_owned())
+}
+
+/// The first line of a file that is its owner's alone.
+pub(crate) fn from_private_file(path: &Path) -> Result<Zeroizing<String>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let metadata = file.metadata();
+    let metadata = metadata.with_context(|| format!("cannot look at {}", path.display()))?;
+    // What systemd.exec(5) hands over is private by its directory; the mode shows an access list there.
+    let handed_over = env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir));
+    if metadata.mode() & 0o077 != 0 && !handed_over {
+        bail!(UsageError(format!(
+            "{0} can be read or written by others: make it its owner's alone (chmod go= {0})",
+            path.display()
+        )));
+    }
+    let line = line_of(BufReader::new(file));
+    let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+    if line.is_empty() {
+        bail!(UsageError(format!("{} is empty", path.display())));
+    }
+    Ok(line)
+}
+
+/// The first line of stdin, whatever it is.
+pub(crate) fn line_of_stdin() -> Result<Zeroizing<String>> {
+    line_of(io::stdin().lock()).context("cannot read stdin")
+}
+
+fn line_of(from: impl BufRead) -> io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::with_capacity(256));
+    from.take(LINE_LIMIT).read_line(&mut line)?;
+    let end = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(end);
+    Ok(line)
 }
 
 fn first_line_of_stdin() -> Result<String> {

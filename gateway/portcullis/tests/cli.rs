@@ -49,6 +49,46 @@ fn codes_are_those_of_an_authenticator() {
     }
 }
 
+/// What cannot work says so before it asks for anything.
+#[test]
+fn connect_needs_its_capability_and_files_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, password) = (dir.path().join("state"), dir.path().join("password"));
+    fs::write(&password, "correct horse battery\n").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o644)).unwrap();
+    let fingerprint = format!("sha256:{}", "00".repeat(32));
+    let args = [
+        "connect",
+        "vault",
+        "--server",
+        "https://127.0.0.1:9",
+        "--ca-fingerprint",
+        &fingerprint,
+        "--user",
+        "ada",
+        "--state",
+        state.to_str().unwrap(),
+        "--password-file",
+        password.to_str().unwrap(),
+    ];
+    // As root without any capability.
+    let without = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .arg(env!("CARGO_BIN_EXE_portcullis"))
+        .args(args)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert_eq!(without.status.code(), Some(6), "{said}");
+    assert!(said.contains("CAP_NET_ADMIN"), "{said}");
+    let exposed = portcullis(&args, "");
+    assert_eq!(exposed.code, 2, "{}", exposed.stderr);
+    assert!(!exposed.stderr.contains("horse"));
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+    let unreachable = portcullis(&args, "");
+    assert_eq!(unreachable.code, 5, "{}", unreachable.stderr);
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for arguments in [

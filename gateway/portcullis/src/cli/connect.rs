@@ -24,6 +24,7 @@ use super::login::{Second, ask};
 use crate::exit::{Exit, UsageError};
 use crate::input;
 use crate::output::Output;
+use crate::run::capabilities;
 
 /// Where the device's key is, unless that is said.
 const STATE: &str = "/var/lib/portcullis-connect";
@@ -57,6 +58,9 @@ pub(super) struct ConnectArgs {
     /// Take the password from the first line of stdin
     #[arg(long)]
     password_stdin: bool,
+    /// Take the password from the first line of a file that nobody else can read
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    password_file: Option<PathBuf>,
     /// A shell command that prints the six digits of the authenticator
     #[arg(long, value_name = "COMMAND")]
     totp_command: Option<String>,
@@ -108,8 +112,15 @@ impl ConnectArgs {
         if new {
             tell_new_key(&device, &self.user, output)?;
         }
+        // Before anything is asked for.
+        capabilities::require_for_client()?;
+        let filed = self.password_file.as_deref();
+        let filed = filed.map(input::from_private_file).transpose()?;
         let portal = Arc::new(PortalClient::connect(&self.server, self.ca_fingerprint)?);
-        let password = input::password(self.password_stdin, "Password: ")?;
+        let password = match filed {
+            Some(password) => password,
+            None => input::password(self.password_stdin, "Password: ")?.into(),
+        };
         let begun = portal.begin_connect(&self.location.0, &device, &self.user, &password);
         if matches!(begun, Err(PortalError::Refused(_))) {
             output.note(&hint(&device, &self.user));

@@ -1,8 +1,5 @@
 //! `portcullis totp`: an authenticator for scripts (RFC 6238).
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,11 +9,9 @@ use totp_rs::{Builder, Secret, Totp};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, UsageError};
+use crate::input;
 use crate::output::Output;
 use crate::time;
-
-/// Far longer than any secret.
-const LONGEST: u64 = 4096;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -114,27 +109,11 @@ impl TotpArgs {
 
 impl From {
     fn secret(&self) -> Result<Zeroizing<String>> {
-        let Some(path) = &self.secret_file else {
-            return read(io::stdin().lock()).context("cannot read stdin");
-        };
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let metadata = file
-            .metadata()
-            .with_context(|| format!("cannot look at {}", path.display()))?;
-        if metadata.mode() & 0o077 != 0 {
-            bail!(UsageError(format!(
-                "{0} can be read or written by others: make it its owner's alone (chmod go= {0})",
-                path.display()
-            )));
+        match &self.secret_file {
+            Some(file) => input::from_private_file(file),
+            None => input::line_of_stdin(),
         }
-        read(file).with_context(|| format!("cannot read {}", path.display()))
     }
-}
-
-fn read(from: impl Read) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::with_capacity(256));
-    from.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

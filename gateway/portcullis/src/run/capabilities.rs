@@ -12,13 +12,23 @@ const BPF: (u32, &str) = (39, "CAP_BPF");
 /// Stands for CAP_BPF and CAP_PERFMON (Linux 5.8 split them off).
 const SYS_ADMIN: u32 = 21;
 
+/// What this process may not do.
+#[derive(Debug, thiserror::Error)]
+#[error("this needs {0}: run it as root, or grant it, as deploy/portcullis-connect@.service does")]
+pub(crate) struct Missing(&'static str);
+
+/// A client configures WireGuard.
+pub(crate) fn require_for_client() -> Result<()> {
+    let missing = missing(of_this_process()?);
+    if missing.contains(&NET_ADMIN.1) {
+        bail!(Missing(NET_ADMIN.1));
+    }
+    Ok(())
+}
+
 /// The agent configures WireGuard and loads eBPF programs.
 pub(super) fn require_for_agent() -> Result<()> {
-    let status =
-        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let effective =
-        effective(&status).context("/proc/self/status names no effective capabilities")?;
-    let missing = missing(effective);
+    let missing = missing(of_this_process()?);
     if missing.is_empty() {
         return Ok(());
     }
@@ -27,6 +37,12 @@ pub(super) fn require_for_agent() -> Result<()> {
          `portcullis doctor` checks the rest",
         missing.join(", ")
     )
+}
+
+fn of_this_process() -> Result<u64> {
+    let status =
+        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    effective(&status).context("/proc/self/status names no effective capabilities")
 }
 
 fn effective(status: &str) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! The long-running commands: which services run, what they share, and how they stop.
 
-mod capabilities;
+pub(crate) mod capabilities;
 mod certificate;
 mod embedded;
 mod metrics;
