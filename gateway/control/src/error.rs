@@ -32,7 +32,7 @@ pub enum ControlError {
     },
     #[error("another process serves {0}: is control running already?")]
     SocketInUse(PathBuf),
-    #[error("cannot {call} the admin socket {path}: {source}")]
+    #[error("cannot {call} the socket {path}: {source}")]
     Socket {
         call: &'static str,
         path: PathBuf,

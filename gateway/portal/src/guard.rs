@@ -46,11 +46,7 @@ pub(crate) async fn body_limit(request: Request, next: Next) -> Response {
         text: "the request is too large".to_owned(),
         retry_after_s: None,
     };
-    if parts.uri.path().starts_with("/api/") {
-        told.into_response()
-    } else {
-        told.into_page()
-    }
+    told.at(parts.uri.path())
 }
 
 /// Refuses state changes that another site's page asked this browser for. The portal knows a

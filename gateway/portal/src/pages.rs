@@ -313,6 +313,15 @@ fn notice(error: LoginError) -> Response {
 }
 
 impl Told {
+    /// In the form that is served at this path.
+    pub(crate) fn at(self, path: &str) -> Response {
+        if path.starts_with("/api/") {
+            self.into_response()
+        } else {
+            self.into_page()
+        }
+    }
+
     /// As a page.
     pub(crate) fn into_page(self) -> Response {
         let mut response = page(self.status, &Notice { text: &self.text });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use portcullis_control::{Rate, Shares};
 
 use crate::api::Told;
@@ -101,11 +101,7 @@ pub(crate) async fn limit(
         text: format!("too many requests; try again in {}", wait(seconds)),
         retry_after_s: Some(seconds),
     };
-    if request.uri().path().starts_with("/api/") {
-        told.into_response()
-    } else {
-        told.into_page()
-    }
+    told.at(request.uri().path())
 }
 
 #[cfg(test)]

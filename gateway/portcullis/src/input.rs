@@ -83,24 +83,18 @@ pub(crate) fn line_of_stdin() -> Result<Zeroizing<String>> {
 fn line_of(from: impl BufRead) -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::with_capacity(256));
     from.take(LINE_LIMIT).read_line(&mut line)?;
-    let end = line.trim_end_matches(['\r', '\n']).len();
+    let end = line.strip_suffix('\n').unwrap_or(&line);
+    let end = end.strip_suffix('\r').unwrap_or(end).len();
     line.truncate(end);
     Ok(line)
 }
 
 fn first_line_of_stdin() -> Result<String> {
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .take(LINE_LIMIT)
-        .read_line(&mut line)
-        .context("cannot read stdin")?;
-    let line = line.strip_suffix('\n').unwrap_or(&line);
-    let line = line.strip_suffix('\r').unwrap_or(line);
+    let mut line = line_of_stdin()?;
     if line.is_empty() {
         bail!(UsageError("stdin holds no password".to_owned()));
     }
-    Ok(line.to_owned())
+    Ok(std::mem::take(&mut *line))
 }
 
 /// What a shell command prints, for codes from another program.

@@ -82,10 +82,10 @@ impl Toolchain {
 
 impl fmt::Display for Toolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Debian => "Debian's Rust (rustc-web)",
-            Self::Rustup => "rustup's Rust 1.96.0 with rust-src",
-        })
+        match self {
+            Self::Debian => f.write_str("Debian's Rust (rustc-web)"),
+            Self::Rustup => write!(f, "rustup's Rust {RELEASE} with rust-src"),
+        }
     }
 }
 

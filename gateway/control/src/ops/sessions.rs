@@ -8,8 +8,9 @@ use serde_json::json;
 use super::session_key::SessionKey;
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
-use crate::domain::{LONGEST_MS, Mode, SessionState, level_name};
+use crate::domain::{LONGEST_MS, MfaPolicy, Mode, SessionState, level_name};
 use crate::error::OperationError;
+use crate::store::devices::DeviceRow;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
 use crate::store::{
     Entry, Write, accounts, devices, locations, sessions, temporary, to_i64, to_u64, users,
@@ -29,6 +30,29 @@ pub(crate) struct Grant<'a> {
     pub(crate) actor: &'a str,
     /// Required at session-key locations, and there alone.
     pub(crate) key: Option<&'a SessionKey>,
+}
+
+impl<'a> Grant<'a> {
+    /// Of a device of its own user, now, for as long as its location says.
+    pub(crate) fn of(
+        device: &'a DeviceRow,
+        policy: &MfaPolicy,
+        level: v1::Level,
+        actor: &'a str,
+    ) -> Self {
+        Self {
+            user_id: &device.user_id,
+            device_id: &device.id,
+            device: &device.name,
+            location_id: &device.location_id,
+            level,
+            authenticated_at_ms: None,
+            lifetime_ms: policy.session_lifetime_ms,
+            idle_timeout_ms: policy.idle_timeout_ms,
+            actor,
+            key: None,
+        }
+    }
 }
 
 /// Grants a session within a change; an earlier one of the same device is replaced. Answers its id.
@@ -128,16 +152,10 @@ impl Core {
         let or_default =
             |value: u64, default: i64| if value == 0 { default } else { to_i64(value) };
         let grant_of = Grant {
-            user_id: &device.user_id,
-            device_id: &device.id,
-            device: &device.name,
-            location_id: &device.location_id,
-            level: v1::Level::Mfa,
             lifetime_ms: or_default(request.lifetime_ms, location.mfa.session_lifetime_ms),
             idle_timeout_ms: or_default(request.idle_timeout_ms, location.mfa.idle_timeout_ms),
-            authenticated_at_ms: None,
-            actor: super::ADMIN,
             key: key.as_ref(),
+            ..Grant::of(&device, &location.mfa, v1::Level::Mfa, super::ADMIN)
         };
         let id = grant(&mut write, grant_of).await?;
         let session = found("session", &id, sessions::find(write.sql(), &id)).await?;

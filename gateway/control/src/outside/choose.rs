@@ -52,18 +52,7 @@ impl Outside {
             outside_limits::forgive(write.sql(), &share).await?;
         }
         let actor = format!("user:{}", attempt.user);
-        let grant_of = Grant {
-            user_id: &attempt.user_id,
-            device_id: &device.id,
-            device: &device.name,
-            location_id: &device.location_id,
-            level,
-            authenticated_at_ms: None,
-            lifetime_ms: policy.session_lifetime_ms,
-            idle_timeout_ms: policy.idle_timeout_ms,
-            actor: &actor,
-            key: None,
-        };
+        let grant_of = Grant::of(&device, &policy, level, &actor);
         let session = grant(&mut write, grant_of).await?;
         let browser = Browser::new()?;
         outside::opened(write.sql(), &browser.hash(), &session).await?;

@@ -111,18 +111,7 @@ impl SshSessions {
         let level = config.level.into();
         permitted(level, location.mfa.require, &location.name)?;
         let actor = format!("user:{}", user.name);
-        let grant_of = Grant {
-            user_id: &user.id,
-            device_id: &device.id,
-            device: &device.name,
-            location_id: &device.location_id,
-            level,
-            authenticated_at_ms: None,
-            lifetime_ms: location.mfa.session_lifetime_ms,
-            idle_timeout_ms: location.mfa.idle_timeout_ms,
-            actor: &actor,
-            key: None,
-        };
+        let grant_of = Grant::of(&device, &location.mfa, level, &actor);
         let id = grant(&mut write, grant_of).await?;
         let now_ms = write.now_ms();
         ssh::insert(write.sql(), &id, holder, now_ms + LEASE_MS).await?;

@@ -243,16 +243,8 @@ impl Sso {
             Next::Done(level) => {
                 limits::forgive_device(write.sql(), &device.id).await?;
                 let grant_of = Grant {
-                    user_id: &user_id,
-                    device_id: &device.id,
-                    device: &device.name,
-                    location_id: &device.location_id,
-                    level,
                     authenticated_at_ms: Some(vouch.authenticated_at_ms),
-                    lifetime_ms: location.mfa.session_lifetime_ms,
-                    idle_timeout_ms: location.mfa.idle_timeout_ms,
-                    actor: &actor,
-                    key: None,
+                    ..Grant::of(&device, &location.mfa, level, &actor)
                 };
                 let session = grant(&mut write, grant_of).await?;
                 vouched.session_id = &session;

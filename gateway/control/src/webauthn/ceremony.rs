@@ -154,6 +154,38 @@ impl Passkeys {
     }
 }
 
+/// Where a record of its own holds the one challenge that waits: with when it was made.
+impl Passkeys {
+    pub(super) fn seal_challenge<S: Serialize>(
+        &self,
+        field: Field<'_>,
+        begun_ms: i64,
+        state: &S,
+    ) -> Result<String, PasskeyError> {
+        let kept = serde_json::to_vec(&(begun_ms, state));
+        let json = kept.map_err(|_| StoreError::Value("ceremony"))?;
+        let sealed = self.core().vault.seal(field, &json);
+        Ok(sealed.map_err(OperationError::from)?)
+    }
+
+    /// When it was made, and what webauthn-rs compares with. Not once it is too old.
+    pub(super) fn open_challenge<S: DeserializeOwned>(
+        &self,
+        field: Field<'_>,
+        sealed: &str,
+        now_ms: i64,
+    ) -> Result<(i64, S), PasskeyError> {
+        let json = self.core().vault.unseal(field, sealed);
+        let json = json.map_err(OperationError::from)?;
+        let (begun_ms, state): (i64, S) =
+            serde_json::from_slice(&json).map_err(|_| StoreError::Value("ceremony"))?;
+        if now_ms.saturating_sub(begun_ms) > TIMEOUT_MS {
+            return Err(PasskeyError::UnknownCeremony);
+        }
+        Ok((begun_ms, state))
+    }
+}
+
 /// All that a ceremony is bound to is part of its place.
 fn place(id: &str, kind: Kind, user_id: &str, device_id: &str) -> String {
     format!("{id}/{}/{user_id}/{device_id}", kind.as_str())

@@ -10,15 +10,11 @@ use webauthn_rs::prelude::{
 };
 
 use super::manage::{PasskeyView, view};
-use super::{PasskeyError, Passkeys, TIMEOUT_MS, named, note};
+use super::{PasskeyError, Passkeys, named, note};
 use crate::domain::Label;
-use crate::error::OperationError;
 use crate::secrets::{Field, TokenHash};
 use crate::store::newcomers::{self, Newcomer};
 use crate::store::{StoreError, factors, webauthn};
-
-/// What is kept of a challenge: when it was made, and what webauthn-rs compares with.
-type Kept = (i64, PasskeyRegistration);
 
 impl Passkeys {
     /// Whether the account may have its first passkey after a password and a code. One that has shown
@@ -50,10 +46,7 @@ impl Passkeys {
             .webauthn
             .start_passkey_registration(handle, &found.user, &found.user, None)
             .map_err(PasskeyError::Begin)?;
-        let kept: Kept = (now_ms, state);
-        let json = serde_json::to_vec(&kept).map_err(|_| StoreError::Value("ceremony"))?;
-        let sealed = core.vault.seal(field(&found.id), &json);
-        let sealed = sealed.map_err(OperationError::from)?;
+        let sealed = self.seal_challenge(field(&found.id), now_ms, &state)?;
         newcomers::set_ceremony(write.sql(), &found.id, &sealed).await?;
         write.commit().await?;
         Ok(options)
@@ -94,13 +87,7 @@ impl Passkeys {
         if found.ceremony.is_empty() {
             return Err(PasskeyError::UnknownCeremony);
         }
-        let json = core.vault.unseal(field(&found.id), &found.ceremony);
-        let json = json.map_err(OperationError::from)?;
-        let (begun_ms, state): Kept =
-            serde_json::from_slice(&json).map_err(|_| StoreError::Value("ceremony"))?;
-        if now_ms.saturating_sub(begun_ms) > TIMEOUT_MS {
-            return Err(PasskeyError::UnknownCeremony);
-        }
+        let (_, state) = self.open_challenge(field(&found.id), &found.ceremony, now_ms)?;
         Ok(state)
     }
 

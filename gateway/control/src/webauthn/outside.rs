@@ -4,15 +4,10 @@
 use webauthn_rs::prelude::{PasskeyAuthentication, PublicKeyCredential, RequestChallengeResponse};
 
 use super::ceremony::Taken;
-use super::{PasskeyError, Passkeys, TIMEOUT_MS, Verified};
-use crate::error::OperationError;
+use super::{PasskeyError, Passkeys, Verified};
 use crate::login::LoginError;
 use crate::secrets::{Field, TokenHash};
-use crate::store::StoreError;
 use crate::store::outside::{self, Attempt};
-
-/// What is kept of a challenge: when it was made, and what webauthn-rs compares with.
-type Kept = (i64, PasskeyAuthentication);
 
 /// An answer that is right, with what it answers.
 pub(crate) struct Answered {
@@ -33,10 +28,7 @@ impl Passkeys {
         let attempt = attempt.filter(|attempt| attempt.second.is_none());
         let attempt = attempt.ok_or(LoginError::UnknownAttempt)?;
         let (options, state) = self.ask(write.sql(), &attempt.user_id).await?;
-        let kept: Kept = (now_ms, state);
-        let json = serde_json::to_vec(&kept).map_err(|_| StoreError::Value("ceremony"))?;
-        let sealed = core.vault.seal(field(id), &json);
-        let sealed = sealed.map_err(OperationError::from)?;
+        let sealed = self.seal_challenge(field(id), now_ms, &state)?;
         outside::set_ceremony(write.sql(), id, &sealed).await?;
         write.commit().await?;
         Ok(options)
@@ -77,13 +69,7 @@ impl Passkeys {
         let attempt = attempt.filter(waits).ok_or(PasskeyError::UnknownCeremony)?;
         outside::set_ceremony(write.sql(), id, "").await?;
         write.commit().await?;
-        let json = core.vault.unseal(field(id), &attempt.ceremony);
-        let json = json.map_err(OperationError::from)?;
-        let (begun_ms, state): Kept =
-            serde_json::from_slice(&json).map_err(|_| StoreError::Value("ceremony"))?;
-        if now_ms.saturating_sub(begun_ms) > TIMEOUT_MS {
-            return Err(PasskeyError::UnknownCeremony);
-        }
+        let (begun_ms, state) = self.open_challenge(field(id), &attempt.ceremony, now_ms)?;
         Ok(Taken {
             user_id: attempt.user_id,
             begun_ms,

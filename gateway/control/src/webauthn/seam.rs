@@ -125,18 +125,7 @@ impl Passkeys {
         }
         limits::forgive_device(write.sql(), &device.id).await?;
         let actor = format!("user:{}", device.user);
-        let grant_of = Grant {
-            user_id: &device.user_id,
-            device_id: &device.id,
-            device: &device.name,
-            location_id: &device.location_id,
-            level,
-            lifetime_ms: location.mfa.session_lifetime_ms,
-            idle_timeout_ms: location.mfa.idle_timeout_ms,
-            authenticated_at_ms: None,
-            actor: &actor,
-            key: None,
-        };
+        let grant_of = Grant::of(&device, &location.mfa, level, &actor);
         let id = grant(&mut write, grant_of).await?;
         let Some(session) = sessions::find(write.sql(), &id).await? else {
             return Ok(Granted::No);

@@ -24,11 +24,10 @@ use crate::time;
 
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What ends the SSH connection shall end the session, and nothing else shall.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, in sshd's configuration:
-  Match Group portcullis-users
+  Match Group portcullis
       ForceCommand portcullis ssh-session
 
 and then, with the device's name where there are several:
