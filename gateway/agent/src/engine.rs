@@ -560,10 +560,12 @@ impl Engine {
         let Some(cut) = &mut self.cut else {
             return;
         };
+        // Not those that are made anew with another key.
+        let stays = |key| self.desired.as_ref().is_some_and(|d| d.peer(key).is_some());
         let removed: HashSet<_> = batch
             .iter()
             .filter_map(|change| match change {
-                PeerChange::Remove(key) => Some(*key),
+                PeerChange::Remove(key) => (!stays(key)).then_some(*key),
                 PeerChange::Update(_) => None,
             })
             .collect();

@@ -6,7 +6,9 @@
 //! 2. effective policies change, and sessions of peers that stay as they are get their new grants;
 //! 3. peers and addresses that go are taken away, from both halves, so that
 //! 4. an address enters the datapath for its new owner only when no other peer can send from it;
-//! 5. WireGuard is told of what is new or changed;
+//! 5. WireGuard is told of what is new or changed. Where that is the pre-shared key, the peer is taken away in 3 and
+//!    made anew here, so that no transport key of the old one is left; but for a session that is renewed, whose
+//!    owner has both;
 //! 6. peers that are new get their effective policies, and
 //! 7. peers that were changed get their grants, last.
 //!
@@ -113,6 +115,27 @@ fn is_earlier_only(held: Option<&SessionGrant>, wanted: Option<&Session>, now: u
         && grant.deadline > now.saturating_add(DEADLINE_TOLERANCE)
 }
 
+/// What becomes of a peer's pre-shared key in WireGuard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyChange {
+    /// Nothing, or there is no such peer yet.
+    None,
+    /// The session's next one.
+    Renewed,
+    /// Another session's: WireGuard itself would keep the transport keys that the old one led to for three
+    /// minutes.
+    Another,
+}
+
+fn key_change(peer: &Peer, held: &Held) -> KeyChange {
+    match &held.wireguard {
+        None => KeyChange::None,
+        Some(half) if half.preshared_key == peer.preshared_key => KeyChange::None,
+        Some(half) if peer.renews(half.preshared_key.as_ref()) => KeyChange::Renewed,
+        Some(_) => KeyChange::Another,
+    }
+}
+
 /// Actions by phase.
 #[derive(Default)]
 struct Plan {
@@ -141,14 +164,19 @@ impl Plan {
     }
 
     fn keep(&mut self, key: PublicKey, peer: &Peer, held: &Held, now: u64) {
+        let key_change = key_change(peer, held);
         let identity_changes = held.datapath.as_ref().map(|half| &half.addresses)
             != Some(&peer.allowed_ips)
-            || held.wireguard.as_ref().is_none_or(|half| {
-                half.allowed_ips != peer.allowed_ips || half.preshared_key != peer.preshared_key
-            });
-        self.session(key, peer, held, identity_changes, now);
+            || held
+                .wireguard
+                .as_ref()
+                .is_none_or(|half| half.allowed_ips != peer.allowed_ips)
+            || key_change == KeyChange::Another;
+        // What a session gets with its next key it gets when WireGuard has the key.
+        let after = identity_changes || key_change == KeyChange::Renewed;
+        self.session(key, peer, held, (identity_changes, after), now);
         self.addresses(key, peer, held);
-        self.wireguard(key, peer, held);
+        self.wireguard(key, peer, held, key_change);
     }
 
     fn session(
@@ -156,7 +184,7 @@ impl Plan {
         key: PublicKey,
         peer: &Peer,
         held: &Held,
-        identity_changes: bool,
+        (identity_changes, after): (bool, bool),
         now: u64,
     ) {
         let (have, want) = (held.session(), peer.session.as_ref());
@@ -179,7 +207,7 @@ impl Plan {
         }
         if let Some(want) = want {
             let grant = want.grant(now, have.map(|session| session.last_activity));
-            let grants = if identity_changes {
+            let grants = if after {
                 &mut self.grants
             } else {
                 &mut self.renewals
@@ -204,7 +232,7 @@ impl Plan {
         }
     }
 
-    fn wireguard(&mut self, key: PublicKey, peer: &Peer, held: &Held) {
+    fn wireguard(&mut self, key: PublicKey, peer: &Peer, held: &Held, key_change: KeyChange) {
         let mut update = PeerUpdate {
             key,
             create: false,
@@ -213,7 +241,12 @@ impl Plan {
             persistent_keepalive: None,
             allowed_ips: None,
         };
-        let Some(half) = &held.wireguard else {
+        let stays = key_change != KeyChange::Another;
+        if !stays {
+            self.removals
+                .push(Action::WireGuard(PeerChange::Remove(key)));
+        }
+        let Some(half) = held.wireguard.as_ref().filter(|_| stays) else {
             self.updates
                 .push(Action::WireGuard(PeerChange::Update(PeerUpdate {
                     create: true,
@@ -235,7 +268,7 @@ impl Plan {
         update.allowed_ips =
             (kept.len() < peer.allowed_ips.len()).then(|| peer.allowed_ips.clone());
         update.preshared_key =
-            (half.preshared_key != peer.preshared_key).then(|| peer.preshared_key.clone());
+            (key_change == KeyChange::Renewed).then(|| peer.preshared_key.clone());
         update.persistent_keepalive = (half.persistent_keepalive != peer.persistent_keepalive)
             .then_some(peer.persistent_keepalive);
         if update.allowed_ips.is_some()

@@ -313,6 +313,16 @@ impl From<LoginError> for Told {
                 "no_gateway",
                 "no gateway of this location is ready, so there is no session; try again later",
             ),
+            LoginError::NoSession => (
+                StatusCode::CONFLICT,
+                "no_session",
+                "this device has no session to renew; connect anew",
+            ),
+            LoginError::NotRenewed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_renewed",
+                "no gateway of this location has confirmed it, so the session goes on as it was; try again later",
+            ),
             LoginError::GatewayPending => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "gateway_pending",

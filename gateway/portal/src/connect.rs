@@ -109,6 +109,10 @@ struct Begin {
     proof: String,
     username: String,
     password: String,
+    /// Renew the device's live session: the last factor then gives it another key and another deadline, and its
+    /// flows go on.
+    #[serde(default)]
+    renew: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -117,6 +121,17 @@ struct Begin {
 enum Step {
     Next(NextStep),
     Connected(Box<ConnectionJson>),
+    Renewed(Box<RenewalJson>),
+}
+
+/// What a tunnel that is up goes on with, this once. The session's token stays as it was.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Renewal)]
+struct RenewalJson {
+    session: SessionJson,
+    /// Base64.
+    preshared_key: String,
+    tunnel: TunnelJson,
 }
 
 /// Everything a tunnel needs, this once.
@@ -153,6 +168,11 @@ impl From<ConnectStep> for Step {
                     tunnel: tunnel.into(),
                 }))
             }
+            ConnectStep::Renewed(renewed) => Self::Renewed(Box::new(RenewalJson {
+                session: renewed.session.into(),
+                preshared_key: renewed.preshared_key.expose().to_owned(),
+                tunnel: renewed.tunnel.into(),
+            })),
         }
     }
 }
@@ -172,6 +192,7 @@ async fn begin(
         proof: Secret::from(begin.proof),
         username: begin.username,
         password: Secret::from(begin.password),
+        renew: begin.renew,
     };
     Ok(Json(connects.begin(proof).await?.into()))
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use portcullis_proto::digest::key_mark;
 use portcullis_proto::v1;
 
 use super::session::SessionError;
@@ -23,6 +24,8 @@ pub enum PeerError {
     Keepalive(u32),
     #[error("there is no effective policy {0}")]
     Policy(u32),
+    #[error("the mark of the key that it renews has {0} bytes, not 32")]
+    Renews(usize),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -40,6 +43,8 @@ pub struct Peer {
     pub session: Option<Session>,
     /// Number of its effective policy.
     pub policy: u32,
+    /// [`key_mark`] of the pre-shared key that was the session's before.
+    pub renews: Option<[u8; 32]>,
 }
 
 impl Peer {
@@ -61,7 +66,16 @@ impl Peer {
                 .map(|session| Session::parse(&session, moment))
                 .transpose()?,
             policy: wire.policy,
+            renews: match wire.renews.as_slice() {
+                [] => None,
+                mark => Some(mark.try_into().map_err(|_| PeerError::Renews(mark.len()))?),
+            },
         })
+    }
+
+    /// Whether its pre-shared key takes the place of this one within one session.
+    pub fn renews(&self, held: Option<&PresharedKey>) -> bool {
+        self.renews.is_some() && self.renews == held.map(|held| key_mark(held.as_bytes()))
     }
 
     /// What of it WireGuard is told.

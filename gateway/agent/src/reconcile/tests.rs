@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use gateway_common::abi::Level;
+use portcullis_proto::digest::key_mark;
 use portcullis_proto::v1;
 use proptest::prelude::*;
 
@@ -40,6 +41,17 @@ fn peer(byte: u8, addresses: &[u8], psk: u8, session: Option<v1::Session>) -> v1
         persistent_keepalive_s: 0,
         session,
         policy: u32::from(psk),
+        renews: Vec::new(),
+    }
+}
+
+/// The same peer with its next key.
+fn renewed(peer: v1::Peer, psk: u8) -> v1::Peer {
+    let before: [u8; 32] = peer.preshared_key.as_slice().try_into().expect("a key");
+    v1::Peer {
+        preshared_key: vec![psk; 32],
+        renews: key_mark(&before).to_vec(),
+        ..peer
     }
 }
 
@@ -258,11 +270,12 @@ fn a_deadline_that_seems_a_little_earlier_locks_nobody_for_another_policy() {
 }
 
 #[test]
-fn inv5_a_preshared_key_is_compared() {
+fn inv5_a_peer_with_another_preshared_key_is_made_anew() {
     let (_, actions) = moves(vec![peer(1, &[2], 8, None)], vec![peer(1, &[2], 9, None)]);
     // The effective policy of these peers changes along with it.
     let [
         Action::Classify(_, 9),
+        Action::WireGuard(PeerChange::Remove(_)),
         Action::WireGuard(PeerChange::Update(update)),
     ] = &actions[..]
     else {
@@ -272,7 +285,50 @@ fn inv5_a_preshared_key_is_compared() {
         update.preshared_key,
         Some(PresharedKey::from_kernel([9; 32]))
     );
+    assert!(update.create && update.allowed_ips.is_some());
+}
+
+#[test]
+fn a_session_that_is_renewed_gets_its_key_in_place_and_then_its_grant() {
+    let with_class = |session| v1::Peer {
+        policy: 1,
+        ..peer(1, &[2], 8, Some(session))
+    };
+    let before = with_class(session(1, 60));
+    let after = renewed(with_class(session(1, 3600)), 9);
+    let (_, actions) = moves(vec![before.clone()], vec![after.clone()]);
+    let [
+        Action::WireGuard(PeerChange::Update(update)),
+        Action::Grant(_, grant),
+    ] = &actions[..]
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(
+        update.preshared_key,
+        Some(PresharedKey::from_kernel([9; 32]))
+    );
     assert_eq!((&update.allowed_ips, update.create), (&None, false));
+    assert_eq!(grant.deadline, NOW + 3600 * SECOND);
+
+    // One that the kernel does not hold the key of is another session's.
+    let other = v1::Peer {
+        preshared_key: vec![7; 32],
+        ..before
+    };
+    let (_, actions) = moves(vec![other], vec![after]);
+    assert!(
+        matches!(
+            actions[..],
+            [
+                Action::Lock(_),
+                Action::WireGuard(PeerChange::Remove(_)),
+                Action::WireGuard(PeerChange::Update(PeerUpdate { create: true, .. })),
+                Action::Grant(..)
+            ]
+        ),
+        "{actions:?}"
+    );
 }
 
 #[test]
@@ -368,7 +424,18 @@ fn any_peers() -> impl Strategy<Value = Vec<v1::Peer>> {
                     .map(|(a, _)| a)
                     .collect();
                 let session = grant.map(|(id, hours)| session(id, hours * 3600));
-                peer(byte, &addresses, psk, session)
+                let peer = peer(byte, &addresses, psk, session);
+                match psk {
+                    // Half of those that have the second key have the first one renewed.
+                    2 if byte % 2 == 0 => renewed(
+                        v1::Peer {
+                            preshared_key: vec![1; 32],
+                            ..peer
+                        },
+                        2,
+                    ),
+                    _ => peer,
+                }
             })
             .collect()
     })

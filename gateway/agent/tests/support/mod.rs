@@ -53,6 +53,7 @@ pub fn peer(key: u8, session: Option<v1::Session>) -> v1::Peer {
         persistent_keepalive_s: 25,
         session,
         policy: 0,
+        renews: Vec::new(),
     }
 }
 

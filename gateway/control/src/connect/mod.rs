@@ -25,12 +25,12 @@ use crate::Control;
 use crate::domain::{DeviceKey, FactorSet, Mode, SessionState};
 use crate::error::OperationError;
 use crate::login::{
-    Advance, Begun, Claimed, LoggedOut, LoginError, LoginId, LoginStep, Logins, SessionView, left,
-    view,
+    Advance, Begun, Claimed, Keyed, Life, LoggedOut, LoginError, LoginId, LoginStep, Logins,
+    SessionView, left, view,
 };
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
-use crate::store::{connect, devices, locations, sessions, to_u64, users};
+use crate::store::{attempts, connect, devices, locations, sessions, to_u64, users};
 
 /// Runs logins that begin before there is a tunnel; cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Proof {
     pub proof: Secret,
     pub username: String,
     pub password: Secret,
+    /// The device's live session goes on with another key and another deadline, in place of a new one.
+    pub renew: bool,
 }
 
 /// Where such a login is.
@@ -72,6 +74,17 @@ pub enum ConnectStep {
     },
     /// A gateway's kernel holds the peer.
     Connected(Box<Connection>),
+    /// A gateway's kernel holds the peer of a session that goes on.
+    Renewed(Box<Renewed>),
+}
+
+/// What a device needs to go on. Handed out once.
+#[derive(Debug)]
+pub struct Renewed {
+    pub session: SessionView,
+    /// Base64.
+    pub preshared_key: Secret,
+    pub tunnel: Tunnel,
 }
 
 /// What a device needs to come up. Handed out once.
@@ -146,6 +159,7 @@ impl Connects {
             return Err(LoginError::UnknownAttempt);
         }
         write.commit().await?;
+        let device_id = device.id.clone();
         let claimed = Claimed {
             device,
             location: Some(location),
@@ -160,13 +174,31 @@ impl Connects {
                 attempt,
                 factors,
                 expires_in,
-            } => Ok(ConnectStep::Wants {
-                attempt,
-                factors,
-                expires_in,
-            }),
+            } => {
+                if proof.renew {
+                    self.renews(&attempt, &device_id).await?;
+                }
+                Ok(ConnectStep::Wants {
+                    attempt,
+                    factors,
+                    expires_in,
+                })
+            }
             LoginStep::Done(_) => Err(LoginError::Refused),
         }
+    }
+
+    /// Lets a login renew the device's session. Whether there is one is looked at again with the last factor.
+    async fn renews(&self, login: &LoginId, device_id: &str) -> Result<(), LoginError> {
+        let core = &self.0.0;
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        let live = sessions::live_of_device(write.sql(), device_id, now_ms).await?;
+        let live = live.ok_or(LoginError::NoSession)?;
+        let id = TokenHash::of(login.as_str());
+        attempts::set_renews(write.sql(), id.as_str(), &live).await?;
+        write.commit().await?;
+        Ok(())
     }
 
     /// A code of the user's authenticator.
@@ -273,16 +305,33 @@ impl Connects {
                 keyed,
             } => (session, revision, keyed.ok_or(LoginError::Refused)?),
         };
-        let held = core.held_or_ended(&session, revision, Instant::now()).await;
-        held.map_err(|error| match error {
-            OperationError::Precondition(_) => LoginError::NoGateway,
-            error => error.into(),
-        })?;
-        Ok(ConnectStep::Connected(Box::new(Connection {
-            session: view(*session),
-            token: Secret::from(keyed.token.expose().to_owned()),
-            preshared_key: Secret::from(STANDARD.encode(keyed.key.into_plain().as_slice())),
-            tunnel: keyed.tunnel,
-        })))
+        let Keyed { key, life, tunnel } = *keyed;
+        let preshared_key = Secret::from(STANDARD.encode(key.plain()));
+        match life {
+            Life::New(token) => {
+                let held = core.held_or_ended(&session, revision, Instant::now()).await;
+                held.map_err(|error| match error {
+                    OperationError::Precondition(_) => LoginError::NoGateway,
+                    error => error.into(),
+                })?;
+                Ok(ConnectStep::Connected(Box::new(Connection {
+                    session: view(*session),
+                    token: Secret::from(token.expose().to_owned()),
+                    preshared_key,
+                    tunnel,
+                })))
+            }
+            Life::Renewed(renewed) => {
+                if !core.held(&session, revision, Instant::now()).await? {
+                    core.undo_renewal(&renewed).await?;
+                    return Err(LoginError::NotRenewed);
+                }
+                Ok(ConnectStep::Renewed(Box::new(Renewed {
+                    session: view(*session),
+                    preshared_key,
+                    tunnel,
+                })))
+            }
+        }
     }
 }

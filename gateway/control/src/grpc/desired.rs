@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use portcullis_proto::digest::{PeerEntry, StateDigest, session_tag};
 use portcullis_proto::v1;
 
@@ -147,6 +149,12 @@ pub(super) fn peer(
         persistent_keepalive_s: 0,
         session: live.map(session).transpose()?,
         policy,
+        renews: match live.and_then(|live| live.renews.as_deref()) {
+            None => Vec::new(),
+            Some(mark) => STANDARD
+                .decode(mark)
+                .map_err(|_| StoreError::Value("mark of a key"))?,
+        },
     };
     Ok(Some((peer, allowed_ips)))
 }

@@ -31,7 +31,7 @@ pub use browser::Browser;
 
 pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
-pub(crate) use prove::{Advance, left, spend_code, totp_step};
+pub(crate) use prove::{Advance, Keyed, Life, left, spend_code, totp_step};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
@@ -119,6 +119,14 @@ pub enum LoginError {
     /// The session's peer could not be brought up: there is no session.
     #[error("no gateway of the location holds the session, so there is none: try again later")]
     NoGateway,
+    /// The session that was to be renewed has ended, or never was.
+    #[error("there is no session to renew: connect anew")]
+    NoSession,
+    /// The session goes on as it was.
+    #[error(
+        "no gateway of the location has acknowledged it, so the session was not renewed: try again later"
+    )]
+    NotRenewed,
     /// For callers that insist on an acknowledgement; logins return the session instead.
     #[error("the session is granted, but no gateway has acknowledged it yet")]
     GatewayPending,

@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::domain::{FactorSet, MfaPolicy, Mode};
 use crate::error::OperationError;
 use crate::ops::devices::gateway_key;
+use crate::ops::renewal::{Renewed, renew};
 use crate::ops::session_key::SessionKey;
 use crate::ops::sessions::{Grant, grant};
 use crate::ops::users::totp_field;
@@ -47,9 +48,15 @@ pub(crate) enum Advance {
 /// What the device of a session with a key of its own is to get.
 pub(crate) struct Keyed {
     pub(crate) key: SessionKey,
-    /// What it asks for its session with.
-    pub(crate) token: Token,
+    pub(crate) life: Life,
     pub(crate) tunnel: Tunnel,
+}
+
+/// Whether a session has begun, or goes on.
+pub(crate) enum Life {
+    /// Its device asks for it with this.
+    New(Token),
+    Renewed(Renewed),
 }
 
 impl Logins {
@@ -211,18 +218,33 @@ impl Logins {
                 limits::forgive_device(write.sql(), &attempt.device_id).await?;
                 let keyed = match location.mode {
                     Mode::Gate => None,
-                    Mode::SessionKey => Some(self.keyed(&mut write, attempt, &location).await?),
+                    Mode::SessionKey => {
+                        let keyed = self.keyed(&mut write, attempt, &location, level);
+                        Some(keyed.await?)
+                    }
                 };
-                let key = keyed.as_ref().map(|keyed| &keyed.key);
-                let session = self
-                    .grant(&mut write, attempt, &location.mfa, level, key)
-                    .await?;
+                let session = match &keyed {
+                    Some(Keyed {
+                        key,
+                        life: Life::Renewed(_),
+                        ..
+                    }) => sessions::find(write.sql(), &key.session_id).await?,
+                    _ => {
+                        let key = keyed.as_ref().map(|keyed| &keyed.key);
+                        self.grant(&mut write, attempt, &location.mfa, level, key)
+                            .await?
+                    }
+                };
                 let Some(session) = session else {
                     return Ok(None);
                 };
                 sso::opened(write.sql(), open.id.as_str(), &session.id).await?;
-                if let Some(keyed) = &keyed {
-                    sessions::set_token(write.sql(), &session.id, &keyed.token.hash()).await?;
+                if let Some(Keyed {
+                    life: Life::New(token),
+                    ..
+                }) = &keyed
+                {
+                    sessions::set_token(write.sql(), &session.id, &token.hash()).await?;
                 }
                 let revision = write.commit().await?;
                 Ok(Some(Advance::Granted {
@@ -277,19 +299,32 @@ impl Logins {
         Ok(())
     }
 
-    /// A session's own key, and what else its device needs.
+    /// A session's own key, and what else its device needs. The session that is to be renewed is renewed here.
     async fn keyed(
         &self,
         write: &mut Write<'_>,
         attempt: &Attempt,
         location: &LocationRow,
+        level: portcullis_proto::v1::Level,
     ) -> Result<Keyed, LoginError> {
         let gateway = gateway_key(write, location).await?;
         let gateway = gateway.ok_or(LoginError::NoGateway)?;
         let addresses = devices::addresses_of(write.sql(), &attempt.device_id).await?;
+        let (key, life) = match &attempt.renews {
+            None => {
+                let token = Token::generate().map_err(OperationError::from)?;
+                (SessionKey::generate(&self.0)?, Life::New(token))
+            }
+            Some(id) => {
+                let actor = format!("user:{}", attempt.user);
+                let renewed = renew(&self.0, write, id, level, &location.mfa, &actor).await?;
+                let (key, renewed) = renewed.ok_or(LoginError::NoSession)?;
+                (key, Life::Renewed(renewed))
+            }
+        };
         Ok(Keyed {
-            key: SessionKey::generate(&self.0)?,
-            token: Token::generate().map_err(OperationError::from)?,
+            key,
+            life,
             tunnel: Tunnel::new(location, &addresses, gateway)?,
         })
     }

@@ -9,6 +9,7 @@ pub(crate) mod locations;
 pub(crate) mod overview;
 pub(crate) mod policy;
 pub(crate) mod recovery;
+pub(crate) mod renewal;
 pub(crate) mod revocation;
 pub(crate) mod session_key;
 pub(crate) mod sessions;

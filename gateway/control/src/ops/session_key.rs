@@ -39,7 +39,11 @@ pub(crate) fn field(session_id: &str) -> Field<'_> {
 impl SessionKey {
     /// A new one, from the operating system's generator.
     pub(crate) fn generate(core: &Core) -> Result<Self> {
-        let session_id = new_id();
+        Self::for_session(core, new_id())
+    }
+
+    /// One for the session of this id.
+    pub(crate) fn for_session(core: &Core, session_id: String) -> Result<Self> {
         let plain = random::<32>()?;
         let sealed = core.vault.seal(field(&session_id), plain.as_slice())?;
         Ok(Self {
@@ -49,6 +53,10 @@ impl SessionKey {
         })
     }
 
+    pub(crate) fn plain(&self) -> &[u8; 32] {
+        &self.plain
+    }
+
     /// The key itself, to be shown once.
     pub(crate) fn into_plain(self) -> Zeroizing<[u8; 32]> {
         self.plain
@@ -56,14 +64,13 @@ impl SessionKey {
 }
 
 impl Core {
-    /// Waits until a gateway holds the session's peer. If none does in time, ends the session: nobody
-    /// has its key then, nor ever will.
-    pub(crate) async fn held_or_ended(
+    /// Waits until a gateway holds the session's peer as of this revision. False when none does in time.
+    pub(crate) async fn held(
         &self,
         session: &SessionRow,
         revision: u64,
         committed: Instant,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let locations = [session.location_id.clone()];
         let until = committed + WITHIN;
         // One that is away must not keep the others waiting: this asks again instead of for all.
@@ -73,11 +80,24 @@ impl Core {
                 .acknowledged(&locations, revision, Instant::now(), left.min(AGAIN))
                 .await?;
             if gateways.iter().any(|gateway| gateway.acknowledged) {
-                return Ok(());
+                return Ok(true);
             }
             if left.is_zero() {
-                break;
+                return Ok(false);
             }
+        }
+    }
+
+    /// Waits until a gateway holds the session's peer. If none does in time, ends the session: nobody
+    /// has its key then, nor ever will.
+    pub(crate) async fn held_or_ended(
+        &self,
+        session: &SessionRow,
+        revision: u64,
+        committed: Instant,
+    ) -> Result<()> {
+        if self.held(session, revision, committed).await? {
+            return Ok(());
         }
         let mut write = self.store.change(self.now_ms()).await?;
         let (revision, now_ms) = (write.revision(), write.now_ms());

@@ -55,6 +55,20 @@ impl<'a> Grant<'a> {
     }
 }
 
+/// When a session of this device ends that begins now.
+pub(crate) async fn deadline(
+    write: &mut Write<'_>,
+    device_id: &str,
+    lifetime_ms: i64,
+) -> Result<i64> {
+    let wanted_ms = write
+        .now_ms()
+        .saturating_add(lifetime_ms.clamp(0, LONGEST_MS));
+    // A session never outlasts its device.
+    let ends_ms = temporary::end_of(write.sql(), device_id).await?;
+    Ok(ends_ms.map_or(wanted_ms, |ends_ms| wanted_ms.min(ends_ms)))
+}
+
 /// Grants a session within a change; an earlier one of the same device is replaced. Answers its id.
 pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<String> {
     let (revision, now_ms) = (write.revision(), write.now_ms());
@@ -71,9 +85,6 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
     };
     let earlier = Selection::Device(grant.device_id.into());
     let replaced = sessions::end(write.sql(), &earlier, ending, revision, now_ms).await?;
-    let wanted_ms = now_ms.saturating_add(grant.lifetime_ms.clamp(0, LONGEST_MS));
-    // A session never outlasts its device.
-    let ends_ms = temporary::end_of(write.sql(), grant.device_id).await?;
     let id = grant.key.map_or_else(new_id, |key| key.session_id.clone());
     let session = NewSession {
         id: &id,
@@ -84,7 +95,7 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         authenticated_at_ms: grant
             .authenticated_at_ms
             .map_or(now_ms, |at_ms| at_ms.min(now_ms)),
-        deadline_ms: ends_ms.map_or(wanted_ms, |ends_ms| wanted_ms.min(ends_ms)),
+        deadline_ms: deadline(write, grant.device_id, grant.lifetime_ms).await?,
         idle_timeout_ms: grant.idle_timeout_ms,
         preshared_key: grant.key.map(|key| key.sealed.as_str()),
     };

@@ -78,6 +78,10 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         }
         "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
         "ssh.grant" => format!("The sign-in on{on} was by SSH, and lasts as long"),
+        "session.renew" if by == "you" => format!("Signed in again on{on}: the session goes on"),
+        "session.renewal-undone" => {
+            format!("A session on{on} was not renewed: no gateway answered")
+        }
         "session.extend" => "A session was made longer".to_owned(),
         "session.logout" | "session.revoke" => "A session was ended".to_owned(),
         "session.expire" => "A session ended: its time was over".to_owned(),

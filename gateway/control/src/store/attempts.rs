@@ -18,6 +18,8 @@ pub(crate) struct Attempt {
     pub(crate) device: String,
     pub(crate) proven: Proven,
     pub(crate) expires_ms: i64,
+    /// The session that it is to renew, where it opens none of its own.
+    pub(crate) renews: Option<String>,
 }
 
 /// A login in progress to be written down.
@@ -70,7 +72,7 @@ pub(crate) async fn find(
     let row = sqlx::query(
         "SELECT u.id AS user_id, u.name AS user_name, u.totp_secret, u.disabled,
                 d.id AS device_id, d.name AS device, d.location_id,
-                l.knowledge, l.possession, l.webauthn, l.expires_ms
+                l.knowledge, l.possession, l.webauthn, l.expires_ms, l.renews
          FROM login_attempts l
          JOIN users u ON u.id = l.user_id
          JOIN devices d ON d.id = l.device_id
@@ -96,6 +98,7 @@ pub(crate) async fn find(
         device: row.try_get("device")?,
         proven: parse_proven(&row)?,
         expires_ms: row.try_get("expires_ms")?,
+        renews: Some(row.try_get("renews")?).filter(|id: &String| !id.is_empty()),
     }))
 }
 
@@ -117,6 +120,20 @@ pub(crate) async fn current(
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some((parse_proven(&row)?, row.try_get("expires_ms")?)))
+}
+
+/// Lets a login renew this session in place of opening one.
+pub(crate) async fn set_renews(
+    sql: &mut AnyConnection,
+    id: &str,
+    session: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE login_attempts SET renews = $2 WHERE id = $1")
+        .bind(id)
+        .bind(session)
+        .execute(sql)
+        .await?;
+    Ok(())
 }
 
 /// Writes down what a login has proven.

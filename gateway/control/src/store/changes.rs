@@ -48,6 +48,8 @@ pub(crate) struct LiveSession {
     pub(crate) last_activity_ms: i64,
     /// Sealed. At session-key locations.
     pub(crate) preshared_key: Option<String>,
+    /// Mark of the key that the session had before.
+    pub(crate) renews: Option<String>,
 }
 
 /// Revision, pruned; location, its revision and mode; certificate, and since when it is being removed.
@@ -147,7 +149,7 @@ async fn peers(
     let rows = sqlx::query(
         "SELECT d.id, d.user_id, d.public_key, d.preshared_key, d.ends_ms, s.id AS session_id, s.level,
             s.authenticated_at_ms, s.deadline_ms, s.idle_timeout_ms, s.last_activity_ms,
-            s.preshared_key AS session_key
+            s.preshared_key AS session_key, s.renews
          FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
          WHERE d.location_id = $1 AND d.revision > $2",
     )
@@ -190,6 +192,7 @@ fn peer(row: &AnyRow) -> Result<PeerRow, StoreError> {
             idle_timeout_ms: row.try_get("idle_timeout_ms")?,
             last_activity_ms: row.try_get("last_activity_ms")?,
             preshared_key: row.try_get("session_key")?,
+            renews: row.try_get("renews")?,
         }),
     };
     Ok(PeerRow {

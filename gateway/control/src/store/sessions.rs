@@ -61,6 +61,18 @@ pub(crate) enum Selection {
     PastDeadline(i64),
 }
 
+/// What a live session of a session-key location becomes.
+pub(crate) struct Renewal<'a> {
+    pub(crate) level: Level,
+    pub(crate) authenticated_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+    pub(crate) idle_timeout_ms: i64,
+    /// Sealed.
+    pub(crate) key: &'a str,
+    /// Mark of the key whose place it takes.
+    pub(crate) renews: &'a str,
+}
+
 /// How sessions end.
 pub(crate) struct Ending<'a> {
     pub(crate) state: SessionState,
@@ -141,7 +153,8 @@ pub(crate) async fn end(
         return Ok(Vec::new());
     }
     let end = sqlx::AssertSqlSafe(format!(
-        "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4, preshared_key = NULL
+        "UPDATE sessions SET state = $2, ended_ms = $3, ended_by = $4, preshared_key = NULL,
+            renews = NULL
          WHERE state = 'live' AND {condition} RETURNING id"
     ));
     Ok(sqlx::query_scalar(end)
@@ -214,6 +227,21 @@ pub(crate) async fn live_ids(
         .await?)
 }
 
+/// Id of the device's live session.
+pub(crate) async fn live_of_device(
+    sql: &mut AnyConnection,
+    device_id: &str,
+    now_ms: i64,
+) -> Result<Option<String>, StoreError> {
+    let query = "SELECT id FROM sessions
+         WHERE device_id = $1 AND state = 'live' AND deadline_ms > $2";
+    Ok(sqlx::query_scalar(query)
+        .bind(device_id)
+        .bind(now_ms)
+        .fetch_optional(sql)
+        .await?)
+}
+
 /// Moves a live session's deadline. False when it is not live.
 pub(crate) async fn set_deadline(
     sql: &mut AnyConnection,
@@ -230,6 +258,51 @@ pub(crate) async fn set_deadline(
     granted_until(sql, &session.location_id, deadline_ms).await?;
     touch(sql, &session.device_id, revision).await?;
     Ok(moved.rows_affected() == 1)
+}
+
+/// The sealed pre-shared key of a live session.
+pub(crate) async fn key_of(
+    sql: &mut AnyConnection,
+    id: &str,
+) -> Result<Option<String>, StoreError> {
+    let query = "SELECT preshared_key FROM sessions
+         WHERE id = $1 AND state = 'live' AND preshared_key IS NOT NULL";
+    Ok(sqlx::query_scalar(query)
+        .bind(id)
+        .fetch_optional(sql)
+        .await?)
+}
+
+/// Gives a live session its next key, and what comes with it. False when it is not live, or has another key than
+/// this one.
+pub(crate) async fn renew(
+    sql: &mut AnyConnection,
+    session: &SessionRow,
+    key: &str,
+    renewal: &Renewal<'_>,
+    revision: i64,
+) -> Result<bool, StoreError> {
+    let renewed = sqlx::query(
+        "UPDATE sessions SET level = $3, authenticated_at_ms = $4, deadline_ms = $5, idle_timeout_ms = $6,
+            preshared_key = $7, renews = $8
+         WHERE id = $1 AND state = 'live' AND preshared_key = $2",
+    )
+    .bind(&session.id)
+    .bind(key)
+    .bind(i64::from(i32::from(renewal.level)))
+    .bind(renewal.authenticated_at_ms)
+    .bind(renewal.deadline_ms)
+    .bind(renewal.idle_timeout_ms)
+    .bind(renewal.key)
+    .bind(renewal.renews)
+    .execute(&mut *sql)
+    .await?;
+    if renewed.rows_affected() != 1 {
+        return Ok(false);
+    }
+    granted_until(sql, &session.location_id, renewal.deadline_ms).await?;
+    touch(sql, &session.device_id, revision).await?;
+    Ok(true)
 }
 
 pub(crate) async fn find(

@@ -25,18 +25,23 @@ crate::on_both!(
 );
 
 /// The laptop's private key.
-const LAPTOP: [u8; 32] = [7; 32];
+pub(crate) const LAPTOP: [u8; 32] = [7; 32];
 
-fn public(private: [u8; 32]) -> [u8; 32] {
+pub(crate) fn public(private: [u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(private)).to_bytes()
 }
 
-async fn vault(engine: Engine) -> (World, Account, Served, Gateway) {
+pub(crate) async fn vault(engine: Engine) -> (World, Account, Served, Gateway) {
     vault_with(engine, public(LAPTOP)).await
 }
 
 /// What a device with this key says to be `username` at `location`.
-fn prove(connects: &Connects, device: [u8; 32], location: &str, username: &str) -> ConnectProof {
+pub(crate) fn prove(
+    connects: &Connects,
+    device: [u8; 32],
+    location: &str,
+    username: &str,
+) -> ConnectProof {
     let public_key = STANDARD.encode(public(device));
     let asked = connects.challenge(location, &public_key).unwrap();
     let location_key = STANDARD.decode(&asked.location_key).unwrap();
@@ -55,6 +60,7 @@ fn prove(connects: &Connects, device: [u8; 32], location: &str, username: &str) 
         proof: proof.into(),
         username: username.into(),
         password: PASSWORD.into(),
+        renew: false,
     }
 }
 
@@ -67,17 +73,18 @@ fn copy(proof: &ConnectProof) -> ConnectProof {
         proof: proof.proof.expose().into(),
         username: proof.username.clone(),
         password: proof.password.expose().into(),
+        renew: proof.renew,
     }
 }
 
-fn attempt(step: ConnectStep) -> LoginId {
+pub(crate) fn attempt(step: ConnectStep) -> LoginId {
     match step {
         ConnectStep::Wants { attempt, .. } => attempt,
-        ConnectStep::Connected(connection) => panic!("{connection:?}"),
+        step => panic!("{step:?}"),
     }
 }
 
-async fn begin(world: &World) -> LoginId {
+pub(crate) async fn begin(world: &World) -> LoginId {
     let connects = world.control.connects();
     let proof = prove(&connects, LAPTOP, "vault", "alice");
     attempt(connects.begin(proof).await.unwrap())
@@ -95,11 +102,11 @@ async fn finish(
     let (step, ()) = tokio::join!(connects.totp(login, code), gateway.follow_to(next));
     match step? {
         ConnectStep::Connected(connection) => Ok(*connection),
-        step @ ConnectStep::Wants { .. } => panic!("{step:?}"),
+        step => panic!("{step:?}"),
     }
 }
 
-async fn connect(world: &World, alice: &Account, gateway: &mut Gateway) -> Connection {
+pub(crate) async fn connect(world: &World, alice: &Account, gateway: &mut Gateway) -> Connection {
     let login = begin(world).await;
     let code = alice.code(world.now_ms());
     finish(world, gateway, &login, &code).await.unwrap()

@@ -23,6 +23,7 @@ mod passkeys;
 mod policy;
 mod postgres;
 mod recovery;
+mod renewal;
 mod rogue;
 mod secrets;
 mod seeing;

@@ -90,6 +90,7 @@ fn snapshot() -> v1::Snapshot {
                 last_activity_ms: now,
             }),
             policy: 0,
+            renews: Vec::new(),
         }
     });
     v1::Snapshot {
