@@ -31,6 +31,34 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// What a last factor leads to.
+#[derive(Debug)]
+pub enum Granted {
+    /// A session of its own.
+    New(Connection),
+    /// The device's session goes on.
+    Renewed(Renewal),
+}
+
+/// What a tunnel that is up goes on with, shown once.
+pub struct Renewal {
+    /// With its new deadline.
+    pub session: Session,
+    /// Base64, 32 bytes.
+    pub preshared_key: Zeroizing<String>,
+    /// As it is set up already.
+    pub tunnel: Tunnel,
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal")
+            .field("session", &self.session)
+            .field("tunnel", &self.tunnel)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A WireGuard tunnel, but for its keys' private halves.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tunnel {
@@ -64,26 +92,54 @@ pub struct Connected {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Step {
-    Connected(Box<Granted>),
+    Granted(Box<GrantedJson>),
     Next(Attempt),
 }
 
 #[derive(Deserialize)]
-struct Granted {
+struct GrantedJson {
     session: Session,
-    token: String,
+    /// A session that is renewed keeps its own.
+    token: Option<String>,
     preshared_key: String,
     tunnel: Tunnel,
 }
 
+impl From<GrantedJson> for Granted {
+    fn from(json: GrantedJson) -> Self {
+        let GrantedJson {
+            session,
+            token,
+            preshared_key,
+            tunnel,
+        } = json;
+        let preshared_key = Zeroizing::new(preshared_key);
+        match token.map(Zeroizing::new) {
+            Some(token) => Self::New(Connection {
+                session,
+                preshared_key,
+                tunnel,
+                token,
+            }),
+            None => Self::Renewed(Renewal {
+                session,
+                preshared_key,
+                tunnel,
+            }),
+        }
+    }
+}
+
 impl PortalClient {
-    /// Proves the device's key to the location and gives the first factor.
+    /// Proves the device's key to the location and gives the first factor. The login opens a session, or renews the
+    /// one that the device has.
     pub fn begin_connect(
         &self,
         location: &str,
         device: &KeyPair,
         username: &str,
         password: &str,
+        renew: bool,
     ) -> Result<Attempt, PortalError> {
         #[derive(Serialize)]
         struct To<'a> {
@@ -103,6 +159,7 @@ impl PortalClient {
             proof: &'a str,
             username: &'a str,
             password: &'a str,
+            renew: bool,
         }
         let device_key = device.public();
         let public_key = &device_key.to_string();
@@ -133,21 +190,18 @@ impl PortalClient {
             proof: &STANDARD.encode(*proof),
             username,
             password,
+            renew,
         };
         let url = format!("{}/connect", self.base);
         match answer(self.agent.post(&url).send_json(begin)?)? {
             Step::Next(attempt) => Ok(attempt),
             // No location is content with a password.
-            Step::Connected(_) => Err(PortalError::OneFactor),
+            Step::Granted(_) => Err(PortalError::OneFactor),
         }
     }
 
     /// The last factor: a code of six digits.
-    pub fn connect_by_totp(
-        &self,
-        attempt: &Attempt,
-        code: &str,
-    ) -> Result<Connection, PortalError> {
+    pub fn connect_by_totp(&self, attempt: &Attempt, code: &str) -> Result<Granted, PortalError> {
         self.finish_connect(attempt, "totp", code)
     }
 
@@ -156,7 +210,7 @@ impl PortalClient {
         &self,
         attempt: &Attempt,
         code: &str,
-    ) -> Result<Connection, PortalError> {
+    ) -> Result<Granted, PortalError> {
         self.finish_connect(attempt, "recovery", code)
     }
 
@@ -165,27 +219,14 @@ impl PortalClient {
         attempt: &Attempt,
         factor: &str,
         code: &str,
-    ) -> Result<Connection, PortalError> {
+    ) -> Result<Granted, PortalError> {
         #[derive(Serialize)]
         struct Code<'a> {
             code: &'a str,
         }
         let url = format!("{}/connect/{}/{factor}", self.base, attempt.id);
         match answer(self.agent.post(&url).send_json(Code { code })?)? {
-            Step::Connected(granted) => {
-                let Granted {
-                    session,
-                    token,
-                    preshared_key,
-                    tunnel,
-                } = *granted;
-                Ok(Connection {
-                    session,
-                    preshared_key: Zeroizing::new(preshared_key),
-                    tunnel,
-                    token: Zeroizing::new(token),
-                })
-            }
+            Step::Granted(granted) => Ok((*granted).into()),
             Step::Next(next) => Err(PortalError::Refused(format!(
                 "this location asks for one more factor, which a terminal cannot present ({})",
                 next.factors.join(", ")
@@ -245,20 +286,20 @@ mod tests {
         ));
         assert!(matches!(
             serde_json::from_str(GRANTED).unwrap(),
-            Step::Connected(_)
+            Step::Granted(_)
         ));
     }
 
     #[test]
     fn inv10_debug_shows_neither_key_nor_token() {
-        let granted: Granted = serde_json::from_str(GRANTED).unwrap();
-        let connection = Connection {
-            session: granted.session,
-            preshared_key: Zeroizing::new(granted.preshared_key),
-            tunnel: granted.tunnel,
-            token: Zeroizing::new(granted.token),
+        let renewed = GRANTED.replace("\"token\":\"TOKEN\",", "");
+        let granted = |text: &str| -> Granted {
+            let json: GrantedJson = serde_json::from_str(text).unwrap();
+            json.into()
         };
-        let shown = format!("{connection:?}");
+        let (new, renewed) = (granted(GRANTED), granted(&renewed));
+        assert!(matches!(new, Granted::New(_)) && matches!(renewed, Granted::Renewed(_)));
+        let shown = format!("{new:?} {renewed:?}");
         assert!(shown.contains("vault"), "{shown}");
         assert!(
             !shown.contains("TOKEN") && !shown.contains("KEY"),

@@ -163,12 +163,16 @@ impl DeviceState {
         Ok(found)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.0
+    }
+
     fn lock_of(&self, location: &str) -> PathBuf {
         self.0.join(format!("{location}.lock"))
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeviceError {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeviceError {
     let path = path.to_owned();
     move |source| DeviceError::Io {
         action,

@@ -6,10 +6,12 @@ pub mod device;
 pub mod keys;
 mod pin;
 pub mod portal;
+mod record;
 pub mod wireguard;
 
-pub use connect::{Connected, Connection, Tunnel};
+pub use connect::{Connected, Connection, Granted, Renewal, Tunnel};
 pub use device::{ConnectLock, DeviceError, DeviceState};
 pub use keys::{KeyPair, PublicKey};
 pub use portal::{PortalClient, PortalError, Reset, Session};
 pub use portcullis_trust::Fingerprint;
+pub use record::Record;

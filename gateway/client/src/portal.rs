@@ -313,7 +313,7 @@ fn refusal(status: u16, body: &[u8]) -> PortalError {
     }
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => match refusal.code.as_str() {
-            "refused" | "unknown_attempt" => PortalError::Refused(refusal.error),
+            "refused" | "unknown_attempt" | "no_session" => PortalError::Refused(refusal.error),
             "delayed" => PortalError::Delayed {
                 retry_after: Duration::from_secs(refusal.retry_after_s),
             },

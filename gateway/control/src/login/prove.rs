@@ -56,7 +56,7 @@ pub(crate) struct Keyed {
 pub(crate) enum Life {
     /// Its device asks for it with this.
     New(Token),
-    Renewed(Renewed),
+    Renewed(Box<Renewed>),
 }
 
 impl Logins {
@@ -319,7 +319,7 @@ impl Logins {
                 let actor = format!("user:{}", attempt.user);
                 let renewed = renew(&self.0, write, id, level, &location.mfa, &actor).await?;
                 let (key, renewed) = renewed.ok_or(LoginError::NoSession)?;
-                (key, Life::Renewed(renewed))
+                (key, Life::Renewed(Box::new(renewed)))
             }
         };
         Ok(Keyed {

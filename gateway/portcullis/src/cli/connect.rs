@@ -1,11 +1,15 @@
 //! `portcullis connect`: the login that comes before a session-key location's tunnel, and the tunnel.
 
+mod account;
 mod disconnect;
 mod dns;
+mod renew;
+mod status;
 mod tunnel;
 mod watch;
 
 pub(super) use self::disconnect::DisconnectArgs;
+pub(super) use self::status::{ConnectionArgs, LocationsArgs};
 pub(super) use self::watch::reason;
 
 use std::path::PathBuf;
@@ -13,16 +17,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use portcullis_client::portal::Attempt;
-use portcullis_client::{Connection, DeviceState, Fingerprint, KeyPair, PortalClient, PortalError};
+use portcullis_client::{Connection, DeviceState, Granted, KeyPair, PortalClient, Record, Session};
 use serde_json::json;
 
+use self::account::{AccountArgs, Login};
 use self::dns::{Resolvers, Resolving};
 use self::tunnel::Tunnel;
 use self::watch::{Ended, Signals};
-use super::login::{Second, ask};
 use crate::exit::{Exit, UsageError};
-use crate::input;
 use crate::output::Output;
 use crate::run::capabilities;
 
@@ -38,32 +40,21 @@ administrator makes it known with `portcullis device add NAME --user USER --publ
 Goes on until the session has ended, or Ctrl-C or SIGTERM ends it, and takes the interface along.
 Exits with 4 when the login is refused or delayed, 5 when the server cannot be reached, 6 without
 CAP_NET_ADMIN, 7 when the session was ended by somebody or something else, 0 after Ctrl-C.
+With --renew it logs in anew for a connection that is up in another process, and returns.
 
 Examples:
   portcullis connect vault --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada
   portcullis connect vault --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada \\
-    --password-stdin --totp-command 'oathtool --totp --base32 @seed' < password")]
+    --password-stdin --totp-command 'oathtool --totp --base32 @seed' < password
+  portcullis connect vault --renew --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada")]
 pub(super) struct ConnectArgs {
     /// The location
     location: Name,
-    /// The server's address outside of the tunnel
-    #[arg(long, env = "PORTCULLIS_SERVER", value_name = "https://ADDRESS:PORT")]
-    server: String,
-    /// The fingerprint of the CA that the server has to belong to
-    #[arg(long, env = "PORTCULLIS_CA_FINGERPRINT", value_name = "sha256:HEX")]
-    ca_fingerprint: Fingerprint,
-    /// The name to log in with
-    #[arg(long, value_name = "NAME")]
-    user: String,
-    /// Take the password from the first line of stdin
-    #[arg(long)]
-    password_stdin: bool,
-    /// Take the password from the first line of a file that nobody else can read
-    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-    password_file: Option<PathBuf>,
-    /// A shell command that prints the six digits of the authenticator
-    #[arg(long, value_name = "COMMAND")]
-    totp_command: Option<String>,
+    #[command(flatten)]
+    account: AccountArgs,
+    /// Renew the session that is up, in place: no connection through it breaks
+    #[arg(long, conflicts_with_all = ["interface", "no_dns"])]
+    renew: bool,
     /// The WireGuard interface to make [default: the location's name]
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
@@ -105,38 +96,31 @@ impl std::str::FromStr for Name {
 
 impl ConnectArgs {
     pub(super) async fn run(self, output: Output) -> Result<Exit> {
+        if self.renew {
+            return self.renew(output).await;
+        }
         let interface = self.interface_name()?;
         let state = DeviceState::open(&self.state)?;
         let (device, new) = state.key()?;
         let _lock = state.lock(&self.location.0)?;
         if new {
-            tell_new_key(&device, &self.user, output)?;
+            tell_new_key(&device, &self.account.user, output)?;
         }
         // Before anything is asked for.
         capabilities::require_for_client()?;
-        let filed = self.password_file.as_deref();
-        let filed = filed.map(input::from_private_file).transpose()?;
-        let portal = Arc::new(PortalClient::connect(&self.server, self.ca_fingerprint)?);
-        let password = match filed {
-            Some(password) => password,
-            None => input::password(self.password_stdin, "Password: ")?.into(),
-        };
-        let begun = portal.begin_connect(&self.location.0, &device, &self.user, &password);
-        if matches!(begun, Err(PortalError::Refused(_))) {
-            output.note(&hint(&device, &self.user));
-        }
-        let attempt = begun?;
-        let second = self.second(&attempt)?;
+        let login = self.account.begin(&self.location, &device, false, output)?;
 
         // From here on there is something to take down: a signal is obeyed, but does not end the process.
         let mut signals = Signals::listen()?;
         let tunnel = Tunnel::prepare(&interface, &device).await?;
         let result = self
-            .connected(&portal, &attempt, second, &tunnel, &mut signals, output)
+            .connected(login, &state, &tunnel, &mut signals, output)
             .await;
         let removed = tunnel.remove().await;
+        let forgotten = state.forget(&self.location.0);
         let ended = result?;
         removed?;
+        forgotten?;
         ended.tell(&interface, output)
     }
 
@@ -156,29 +140,24 @@ impl ConnectArgs {
         Ok(name.clone())
     }
 
-    fn second(&self, attempt: &Attempt) -> Result<Second> {
-        match &self.totp_command {
-            Some(command) => Ok(Second::Totp(input::from_command(command)?)),
-            None => ask(attempt, &self.server),
-        }
-    }
-
     /// From the last factor to the session's end. Whatever goes wrong, the session does not outlive it.
     async fn connected(
         &self,
-        portal: &Arc<PortalClient>,
-        attempt: &Attempt,
-        second: Second,
+        login: Login,
+        state: &DeviceState,
         tunnel: &Tunnel,
         signals: &mut Signals,
         output: Output,
     ) -> Result<Ended> {
-        let connection = Arc::new(match second {
-            Second::Totp(code) => portal.connect_by_totp(attempt, code.trim())?,
-            Second::Recovery(code) => portal.connect_by_recovery(attempt, &code)?,
-        });
+        let portal = Arc::clone(&login.portal);
+        let connection = match login.finish()? {
+            Granted::New(connection) => Arc::new(connection),
+            Granted::Renewed(_) => {
+                bail!("the server has renewed a session in place of opening one")
+            }
+        };
         let ended = self
-            .hold(portal, &connection, tunnel, signals, output)
+            .hold(&portal, &connection, state, tunnel, signals, output)
             .await;
         if !matches!(ended, Ok(Ended::Elsewhere { .. })) {
             // The packets stop here at once, also where the server cannot be told.
@@ -200,15 +179,24 @@ impl ConnectArgs {
         &self,
         portal: &Arc<PortalClient>,
         connection: &Arc<Connection>,
+        state: &DeviceState,
         tunnel: &Tunnel,
         signals: &mut Signals,
         output: Output,
     ) -> Result<Ended> {
         tunnel.bring_up(connection).await?;
+        let record = |session: &Session| {
+            let record = Record {
+                interface: tunnel.name().to_owned(),
+                session: session.clone(),
+            };
+            state.record(&self.location.0, &record)
+        };
+        record(&connection.session)?;
         let dns = self.set_dns(connection, tunnel.name(), output);
         let how = dns.as_ref().map_or("not set", Resolving::how);
         tell_connected(connection, tunnel.name(), how, output)?;
-        watch::until_the_end(portal, connection, signals, output).await
+        watch::until_the_end(portal, connection, record, signals, output).await
     }
 
     /// A connection without it is still one.
@@ -238,15 +226,6 @@ impl ConnectArgs {
     }
 }
 
-/// The server answers for devices that it does not know as it does for wrong passwords.
-fn hint(device: &KeyPair, user: &str) -> String {
-    format!(
-        "The server does not say whether it knows this device. If it may not, an administrator adds it:\n  \
-         portcullis device add NAME --user {user} --public-key {}",
-        device.public()
-    )
-}
-
 fn tell_new_key(device: &KeyPair, user: &str, output: Output) -> Result<()> {
     output.line(
         || json!({ "event": "key_made", "public_key": device.public().to_string() }),
@@ -272,12 +251,18 @@ fn tell_connected(
         || json!({ "event": "connected", "interface": interface, "session": session, "dns": dns }),
         || {
             format!(
-                "Connected to {} as {} on {interface}, until {}.",
-                session.location, session.user, session.deadline
+                "Connected to {} as {} on {interface}, {}.",
+                session.location,
+                session.user,
+                tell_deadline(session)
             )
         },
     )?;
     Ok(())
+}
+
+fn tell_deadline(session: &Session) -> String {
+    format!("until {}", session.deadline)
 }
 
 #[cfg(test)]

@@ -127,6 +127,10 @@ enum Command {
     Connect(connect::ConnectArgs),
     /// End `portcullis connect`, from another terminal or a script
     Disconnect(connect::DisconnectArgs),
+    /// Show what `portcullis connect` holds: time left, interface, traffic
+    Connection(connect::ConnectionArgs),
+    /// List the locations that were connected from here
+    Locations(connect::LocationsArgs),
     /// Print an authenticator's code, for scripts
     Totp(totp::TotpArgs),
     /// Hold a session for as long as an SSH connection lives: for sshd's ForceCommand
@@ -231,6 +235,8 @@ impl Command {
             Self::Audit(args) => args.run(context).await,
             Self::Connect(args) => args.run(context.output).await,
             Self::Disconnect(args) => args.run(context.output).await,
+            Self::Connection(args) => args.run(context.output),
+            Self::Locations(args) => args.run(context.output),
             Self::SshSession(args) => args.run(context.output).await,
             Self::Totp(args) => args.run(context.output),
             // Handled before the runtime starts.

@@ -94,11 +94,15 @@ async fn end(state: &DeviceState, location: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes the interface that a killed process has left, under the name that is its own unless another was given.
+/// Removes the interface that a killed process has left.
 async fn left(state: &DeviceState, location: &str) -> Result<bool> {
     let _lock = state.lock(location)?;
     let Some(device) = state.known_key()? else {
         return Ok(false);
     };
-    Tunnel::remove_left(location, &device).await
+    let record = state.recorded(location)?;
+    let interface = record.map_or_else(|| location.to_owned(), |record| record.interface);
+    let removed = Tunnel::remove_left(&interface, &device).await?;
+    state.forget(location)?;
+    Ok(removed)
 }

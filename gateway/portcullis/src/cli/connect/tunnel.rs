@@ -9,11 +9,13 @@ use ipnet::IpNet;
 use portcullis_agent::keys::{PresharedKey, PrivateKey, PublicKey};
 use portcullis_agent::link::{Link, LinkError};
 use portcullis_agent::wireguard::{DeviceSettings, Kernel, PeerChange, PeerUpdate, WireGuard as _};
-use portcullis_client::{Connection, KeyPair};
+use portcullis_client::{Connection, KeyPair, Renewal};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::dns::Resolvers;
 use crate::exit::UsageError;
+use crate::time;
 
 /// An interface that this process made.
 pub(super) struct Tunnel {
@@ -68,6 +70,32 @@ impl Tunnel {
         }
     }
 
+    /// The one that another process of this device holds.
+    pub(super) async fn existing(name: &str, device: &KeyPair) -> Result<Self> {
+        let link = Link::new(name)?;
+        let kernel = Kernel::new(name);
+        match link.find().await? {
+            Some(found) if found.is_wireguard && has_key(&kernel, device)? => Ok(Self {
+                index: found.index,
+                link,
+                kernel,
+            }),
+            _ => bail!("there is no interface {name} of this device: connect anew"),
+        }
+    }
+
+    /// What the next handshake mixes in. The keys of the last one carry on until then.
+    pub(super) fn set_preshared_key(&self, renewal: &Renewal) -> Result<()> {
+        Ok(self.kernel.apply(&[PeerChange::Update(PeerUpdate {
+            key: gateway_key(&renewal.tunnel)?,
+            create: false,
+            preshared_key: Some(Some(preshared_key(&renewal.preshared_key)?)),
+            endpoint: None,
+            persistent_keepalive: None,
+            allowed_ips: None,
+        })])?)
+    }
+
     fn use_key(&self, device: &KeyPair) -> Result<()> {
         let settings = DeviceSettings {
             private_key: PrivateKey::from_base64(&device.private_base64())?,
@@ -87,25 +115,13 @@ impl Tunnel {
         let addresses = networks(&tunnel.addresses)?;
         let endpoint = resolve(&tunnel.endpoint)?;
         refuse_loop(&allowed_ips, endpoint)?;
-        let key = STANDARD
-            .decode(&tunnel.server_public_key)
-            .context("the server's answer holds no key of the gateway")?;
-        let preshared = Zeroizing::new(
-            STANDARD
-                .decode(connection.preshared_key.as_bytes())
-                .context("the server's answer holds no pre-shared key")?,
-        );
-        let preshared = PresharedKey::from_wire(&preshared)?;
-        ensure!(
-            preshared.is_some(),
-            "the server's answer holds no pre-shared key"
-        );
+        let preshared = preshared_key(&connection.preshared_key)?;
         let keepalive = u16::try_from(tunnel.persistent_keepalive_s)
             .context("the server's keepalive is longer than WireGuard's")?;
         self.kernel.apply(&[PeerChange::Update(PeerUpdate {
-            key: PublicKey::try_from(key.as_slice())?,
+            key: gateway_key(tunnel)?,
             create: true,
-            preshared_key: Some(preshared),
+            preshared_key: Some(Some(preshared)),
             endpoint: Some(endpoint),
             persistent_keepalive: Some(keepalive),
             allowed_ips: Some(allowed_ips.clone()),
@@ -134,6 +150,54 @@ impl Tunnel {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn gateway_key(tunnel: &portcullis_client::Tunnel) -> Result<PublicKey> {
+    let key = STANDARD
+        .decode(&tunnel.server_public_key)
+        .context("the server's answer holds no key of the gateway")?;
+    Ok(PublicKey::try_from(key.as_slice())?)
+}
+
+fn preshared_key(base64: &str) -> Result<PresharedKey> {
+    const NONE: &str = "the server's answer holds no pre-shared key";
+    let key = Zeroizing::new(STANDARD.decode(base64).context(NONE)?);
+    PresharedKey::from_wire(&key)?.context(NONE)
+}
+
+/// What the kernel counts of a tunnel.
+pub(super) struct Traffic {
+    /// The gateway's, as heard from last.
+    pub(super) endpoint: Option<SocketAddr>,
+    /// 0: never.
+    pub(super) handshake_ms: i64,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Traffic {
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "endpoint": self.endpoint.map(|at| at.to_string()),
+            "handshake": time::json(self.handshake_ms),
+            "rx_bytes": self.received,
+            "tx_bytes": self.sent,
+        })
+    }
+}
+
+/// What passed through a tunnel of this device. Needs CAP_NET_ADMIN.
+pub(super) fn traffic(interface: &str, device: &KeyPair) -> Result<Traffic> {
+    let read = Kernel::new(interface).read()?;
+    let ours = read.public_key.map(|key| *key.as_bytes()) == Some(*device.public().as_bytes());
+    ensure!(ours, "interface {interface} is another's");
+    let peer = read.peers.first().context("it has no peer")?;
+    Ok(Traffic {
+        endpoint: peer.status.endpoint,
+        handshake_ms: peer.status.last_handshake_ms,
+        received: peer.status.rx_bytes,
+        sent: peer.status.tx_bytes,
+    })
 }
 
 fn has_key(kernel: &Kernel, device: &KeyPair) -> Result<bool> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use portcullis_client::{Connected, Connection, PortalClient, PortalError};
+use portcullis_client::{Connected, Connection, DeviceError, PortalClient, PortalError, Session};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -89,10 +89,12 @@ pub(in crate::cli) fn reason(state: &str) -> &'static str {
 pub(super) async fn until_the_end(
     portal: &Arc<PortalClient>,
     connection: &Arc<Connection>,
+    record: impl Fn(&Session) -> Result<(), DeviceError>,
     signals: &mut Signals,
     output: Output,
 ) -> Result<Ended> {
-    let mut deadline = parse(&connection.session.deadline)?;
+    let mut known = connection.session.clone();
+    let mut deadline = parse(&known.deadline)?;
     let mut heard = Instant::now();
     let mut answers = ask_regularly(Arc::clone(portal), Arc::clone(connection));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -107,6 +109,11 @@ pub(super) async fn until_the_end(
                 Some(Ok(Some(now))) if now.live => {
                     deadline = parse(&now.session.deadline)?;
                     heard = Instant::now();
+                    if now.session != known {
+                        // Renewed, or made longer or shorter.
+                        known = now.session;
+                        record(&known)?;
+                    }
                 }
                 Some(Ok(now)) => {
                     view.finish();
@@ -182,11 +189,16 @@ impl View {
             self.finish();
             self.output.line(
                 || json!({ "event": "ends_soon", "left_s": left_s.max(0) }),
-                || format!("The session ends in {}.", text(left_s)),
+                || {
+                    format!(
+                        "The session ends in {}. `portcullis connect --renew` makes it longer.",
+                        time_left(left_s)
+                    )
+                },
             )?;
         }
         if self.redraws {
-            redraw(&format!("{} left", text(left_s)));
+            redraw(&format!("{} left", time_left(left_s)));
         }
         Ok(())
     }
@@ -203,7 +215,8 @@ fn redraw(line: &str) {
     let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
 }
 
-fn text(left_s: i64) -> String {
+/// `7:59 h` or `4:59 min`.
+pub(super) fn time_left(left_s: i64) -> String {
     let left_s = left_s.max(0);
     let (hours, minutes, seconds) = (left_s / 3600, left_s / 60 % 60, left_s % 60);
     match hours {
@@ -218,9 +231,9 @@ mod tests {
 
     #[test]
     fn time_left_for_people() {
-        assert_eq!(text(7 * 3600 + 59 * 60 + 59), "7:59 h");
-        assert_eq!(text(299), "4:59 min");
-        assert_eq!(text(-5), "0:00 min");
+        assert_eq!(time_left(7 * 3600 + 59 * 60 + 59), "7:59 h");
+        assert_eq!(time_left(299), "4:59 min");
+        assert_eq!(time_left(-5), "0:00 min");
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! Who logs in, where, and with what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use portcullis_client::connect::Granted;
+use portcullis_client::portal::Attempt;
+use portcullis_client::{Fingerprint, KeyPair, PortalClient, PortalError};
+
+use super::Name;
+use crate::cli::login::{Second, ask};
+use crate::input;
+use crate::output::Output;
+
+#[derive(Debug, Args)]
+pub(super) struct AccountArgs {
+    /// The server's address outside of the tunnel
+    #[arg(long, env = "PORTCULLIS_SERVER", value_name = "https://ADDRESS:PORT")]
+    server: String,
+    /// The fingerprint of the CA that the server has to belong to
+    #[arg(long, env = "PORTCULLIS_CA_FINGERPRINT", value_name = "sha256:HEX")]
+    ca_fingerprint: Fingerprint,
+    /// The name to log in with
+    #[arg(long, env = "PORTCULLIS_USER", value_name = "NAME")]
+    pub(super) user: String,
+    /// Take the password from the first line of stdin
+    #[arg(long)]
+    password_stdin: bool,
+    /// Take the password from the first line of a file that nobody else can read
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    password_file: Option<PathBuf>,
+    /// A shell command that prints the six digits of the authenticator
+    #[arg(long, value_name = "COMMAND")]
+    totp_command: Option<String>,
+}
+
+/// A login whose last factor is there, and not yet sent.
+pub(super) struct Login {
+    pub(super) portal: Arc<PortalClient>,
+    attempt: Attempt,
+    second: Second,
+}
+
+impl AccountArgs {
+    /// The steps before the last one, which opens a session, or renews the one that there is.
+    pub(super) fn begin(
+        &self,
+        location: &Name,
+        device: &KeyPair,
+        renew: bool,
+        output: Output,
+    ) -> Result<Login> {
+        let filed = self.password_file.as_deref();
+        let filed = filed.map(input::from_private_file).transpose()?;
+        let portal = Arc::new(PortalClient::connect(&self.server, self.ca_fingerprint)?);
+        let password = match filed {
+            Some(password) => password,
+            None => input::password(self.password_stdin, "Password: ")?.into(),
+        };
+        let begun = portal.begin_connect(&location.0, device, &self.user, &password, renew);
+        if !renew && matches!(begun, Err(PortalError::Refused(_))) {
+            output.note(&hint(device, &self.user));
+        }
+        let attempt = begun?;
+        let second = self.second(&attempt)?;
+        Ok(Login {
+            portal,
+            attempt,
+            second,
+        })
+    }
+
+    fn second(&self, attempt: &Attempt) -> Result<Second> {
+        match &self.totp_command {
+            Some(command) => Ok(Second::Totp(input::from_command(command)?)),
+            None => ask(attempt, &self.server),
+        }
+    }
+}
+
+impl Login {
+    /// The last factor.
+    pub(super) fn finish(self) -> Result<Granted, PortalError> {
+        match self.second {
+            Second::Totp(code) => self.portal.connect_by_totp(&self.attempt, code.trim()),
+            Second::Recovery(code) => self.portal.connect_by_recovery(&self.attempt, &code),
+        }
+    }
+}
+
+/// The server answers for devices that it does not know as it does for wrong passwords.
+fn hint(device: &KeyPair, user: &str) -> String {
+    format!(
+        "The server does not say whether it knows this device. If it may not, an administrator adds it:\n  \
+         portcullis device add NAME --user {user} --public-key {}",
+        device.public()
+    )
+}
