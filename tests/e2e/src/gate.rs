@@ -285,11 +285,11 @@ impl Gate {
         Running::start(&mut command)
     }
 
-    /// Runs `portcullis disconnect` where [`Gate::start_connect`] has started.
-    pub fn disconnect(&self, namespace: &Namespace, args: &[&str]) -> Result<Output> {
+    /// Runs a command of the device where [`Gate::start_connect`] has started.
+    pub fn client(&self, namespace: &Namespace, args: &[&str]) -> Result<Output> {
         let mut command = namespace.command(&self.binary);
         command
-            .args(["--output", "json", "disconnect"])
+            .args(["--output", "json"])
             .args(args)
             .arg("--state")
             .arg(self.scratch().join("client"));

@@ -10,7 +10,7 @@ use crate::SOON;
 
 const SERVER: &str = "https://192.0.2.1:8443";
 
-fn vault() -> Options {
+pub(crate) fn vault() -> Options {
     Options {
         location: "session-key",
         ..Options::default()
@@ -18,7 +18,7 @@ fn vault() -> Options {
 }
 
 /// The public pages, without which nobody begins a login outside of a tunnel.
-fn with_public(gate: &Gate) -> Result<()> {
+pub(crate) fn with_public(gate: &Gate) -> Result<()> {
     let path = gate.configuration();
     let text = fs::read_to_string(&path)?;
     let public = "[portal]\npublic = [\"192.0.2.1:8443\"]\n";
@@ -27,23 +27,27 @@ fn with_public(gate: &Gate) -> Result<()> {
 }
 
 /// The client's device and its user.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     gate: &'a Gate,
-    user: User,
+    pub(crate) user: User,
     fingerprint: String,
     key: String,
 }
 
 impl Client<'_> {
     fn start(&self, command: &str) -> Result<e2e_tests::Running> {
+        self.start_with(&[], command)
+    }
+
+    pub(crate) fn start_with(&self, more: &[&str], command: &str) -> Result<e2e_tests::Running> {
         let args = ["office", "--server", SERVER, "--totp-command", command];
-        let args = [&args[..], &["--ca-fingerprint", &self.fingerprint]].concat();
+        let args = [&args[..], &["--ca-fingerprint", &self.fingerprint], more].concat();
         let namespace = &self.gate.world.peers[0];
         self.gate.start_connect(namespace, &self.user, &args)
     }
 
     /// Connects, and waits until it says so.
-    fn connect(&self) -> Result<e2e_tests::Running> {
+    pub(crate) fn connect(&self) -> Result<e2e_tests::Running> {
         let mut running = self.start(&self.user.authenticator())?;
         if let Err(error) = running.first_line() {
             let output = running.finish()?;
@@ -53,8 +57,13 @@ impl Client<'_> {
         Ok(running)
     }
 
-    fn pings(&self) -> Result<bool> {
+    pub(crate) fn pings(&self) -> Result<bool> {
         flows::ping(&self.gate.world.peers[0], SERVER_V4)
+    }
+
+    /// What another command of this device says.
+    pub(crate) fn show(&self, command: &str) -> Result<e2e_tests::Output> {
+        self.gate.client(&self.gate.world.peers[0], &[command])
     }
 
     fn has_interface(&self) -> Result<bool> {
@@ -72,7 +81,7 @@ fn last_event(stdout: &str) -> Result<Value> {
 }
 
 /// The first connection makes the key; nobody knows the device yet.
-fn first_use(gate: &Gate) -> Result<Client<'_>> {
+pub(crate) fn first_use(gate: &Gate) -> Result<Client<'_>> {
     let user = gate.add_user("alice")?;
     // Only for the fingerprint that every device is told.
     let other = gate.ask(&["device", "add", "other", "--user", "alice"])?;
@@ -133,7 +142,7 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
 
         // So does another command.
         let running = client.connect()?;
-        let done = gate.disconnect(&gate.world.peers[0], &[])?;
+        let done = gate.client(&gate.world.peers[0], &["disconnect"])?;
         ensure!(
             done.json()?["disconnected"] == json!(["office"]),
             "{done:?}"
@@ -142,13 +151,13 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
         let ended = running.finish()?;
         ensure!(ended.code == 0, "{ended:?}");
         eventually("the peer goes", SOON, || Ok(!client.is_peer()?))?;
-        let none = gate.disconnect(&gate.world.peers[0], &["office"])?;
+        let none = gate.client(&gate.world.peers[0], &["disconnect", "office"])?;
         ensure!(none.code == 1, "{none:?}");
 
         // A crash leaves the interface, which that takes down, or the next connection over.
         drop(client.connect()?);
         ensure!(client.has_interface()?);
-        let done = gate.disconnect(&gate.world.peers[0], &["office"])?;
+        let done = gate.client(&gate.world.peers[0], &["disconnect", "office"])?;
         ensure!(done.code == 0 && !client.has_interface()?, "{done:?}");
         drop(client.connect()?);
         ensure!(client.has_interface()?);
@@ -161,7 +170,7 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
         namespace.ip("link add office type wireguard\n")?;
         let taken = client.start(&client.user.authenticator())?.finish()?;
         ensure!(taken.code == 2, "{taken:?}");
-        gate.disconnect(namespace, &[])?;
+        gate.client(namespace, &["disconnect"])?;
         ensure!(client.has_interface()?, "it is another's");
         Ok(())
     })

@@ -18,6 +18,7 @@ mod mfa_policy;
 mod partition;
 mod policy;
 mod reconcile;
+mod renewal;
 mod repair;
 mod restart;
 mod revocation;
