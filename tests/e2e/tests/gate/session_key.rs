@@ -96,6 +96,29 @@ fn inv1_no_handshake_without_a_session_and_none_after_it() -> Result<()> {
 }
 
 #[test]
+fn inv1_a_newer_session_leaves_nothing_to_who_has_only_the_older_ones_keys() -> Result<()> {
+    with_gate(vault(), |gate| {
+        let _echo = Echo::start(&gate.world.server, 7)?;
+        let user = gate.add_user("alice")?;
+        let peer = gate.add_silent_peer(0, &user, &[], None)?;
+        connect(gate, &peer, "1h")?;
+        let probe = Probe::start(&peer.namespace, echo_v4(), INTERVAL)?;
+        eventually("it flows", SOON, || Ok(probe.answered() > 10))?;
+
+        // Of the same device, by somebody else who has its private key, or has copied it: the transport keys of the
+        // first one's last handshake are good for three minutes by WireGuard's own rules.
+        let newer = gate.ask(&["session", "add", "--device", &peer.device])?;
+        eventually("it is cut", SOON, || Ok(!probe.is_alive_within(SILENCE)))?;
+        ensure!(!peer.pings(SERVER_V4)? && !handshakes(&peer)?);
+        probe.finish()?;
+
+        peer.use_preshared_key(newer["preshared_key"].as_str().context("a key")?)?;
+        eventually("with the newer one's", SOON, || peer.pings(SERVER_V4))?;
+        Ok(())
+    })
+}
+
+#[test]
 fn inv2_the_deadline_cuts_with_every_process_killed_and_the_peer_goes_when_they_are_back()
 -> Result<()> {
     with_gate(vault(), |gate| {
