@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) figures: Figures,
     /// The page to enrol at, once it is served.
     pub(crate) enrolment_page: OnceLock<String>,
+    /// The page at which phones approve logins, once it is served.
+    pub(crate) approval_page: OnceLock<String>,
     pub(crate) providers: Vec<Arc<Provider>>,
     pub(crate) certificate: Slot,
 }
@@ -62,6 +64,7 @@ impl Core {
             questions: Questions::default(),
             figures: Figures::default(),
             enrolment_page: OnceLock::new(),
+            approval_page: OnceLock::new(),
             providers,
             certificate: Slot::default(),
         })

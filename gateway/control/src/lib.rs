@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod approval;
 mod ca;
 mod certificate;
 mod clock;
@@ -44,6 +45,7 @@ use portcullis_proto::v1::Location;
 use tokio::net::TcpListener;
 
 pub use admin::AdminService;
+pub use approval::{ApprovalError, ApprovalView, Approvals, PhonePrompt, PhoneState, PhoneStep};
 pub use ca::CaError;
 pub use certificate::{
     AcmeConfig, AcmeError, CertificateError, CertificateSource, PortalCertificate,

@@ -308,6 +308,16 @@ impl From<LoginError> for Told {
                 "unknown_attempt",
                 "this login is over or was never begun; begin again",
             ),
+            LoginError::NotApproved => (
+                StatusCode::FORBIDDEN,
+                "not_approved",
+                "this was denied on the phone, or the number typed there was wrong; ask again, or sign in another way",
+            ),
+            LoginError::ApprovalOver => (
+                StatusCode::GONE,
+                "approval_over",
+                "no phone has approved this in time; ask again",
+            ),
             LoginError::NoGateway => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_gateway",

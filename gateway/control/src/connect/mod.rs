@@ -22,12 +22,14 @@ use zeroize::Zeroizing;
 use challenge::Answered;
 
 use crate::Control;
+use crate::approval::{PhonePrompt, PhoneStep};
 use crate::domain::{DeviceKey, FactorSet, Mode, SessionState};
 use crate::error::OperationError;
 use crate::login::{
     Advance, Begun, Claimed, Keyed, Life, LoggedOut, LoginError, LoginId, LoginStep, Logins,
     SessionView, left, view,
 };
+use crate::outside::Stranger;
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
 use crate::store::{attempts, connect, devices, locations, sessions, to_u64, users};
@@ -211,6 +213,30 @@ impl Connects {
     pub async fn recovery(&self, login: &LoginId, code: &str) -> Result<ConnectStep, LoginError> {
         let advance = self.0.try_recovery(Begun::WithProof, login, code).await?;
         self.step(login, advance).await
+    }
+
+    /// Asks the user's phone, in place of what it was asked before by this login.
+    pub async fn ask_phone(
+        &self,
+        stranger: Stranger,
+        login: &LoginId,
+    ) -> Result<PhonePrompt, LoginError> {
+        let network = stranger.network;
+        self.0.try_ask_phone(Begun::WithProof, network, login).await
+    }
+
+    /// Takes what the phone has approved, where it was asked for from the same network.
+    pub async fn finish_phone(
+        &self,
+        stranger: Stranger,
+        login: &LoginId,
+    ) -> Result<PhoneStep<ConnectStep>, LoginError> {
+        let network = stranger.network;
+        let finished = self.0.try_finish_phone(Begun::WithProof, network, login);
+        match finished.await? {
+            PhoneStep::Done(advance) => Ok(PhoneStep::Done(self.step(login, advance).await?)),
+            PhoneStep::Waiting { expires_in } => Ok(PhoneStep::Waiting { expires_in }),
+        }
     }
 
     /// What became of a session. `None`: there is none with this token.

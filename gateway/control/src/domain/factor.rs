@@ -16,16 +16,20 @@ pub enum Factor {
     /// The word of an OpenID Provider: as good as the provider says that its login was, and as the
     /// provider's configuration takes it for. NIST SP 800-63C-4.
     Sso,
+    /// A phone that its user has, by a passkey on it: out of band, section 3.1.3. What it approves was begun
+    /// elsewhere, and somebody may have relayed it: never phishing-resistant.
+    Phone,
 }
 
 impl Factor {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Password,
         Self::Totp,
         Self::RecoveryCode,
         Self::Passkey,
         Self::Sso,
+        Self::Phone,
     ];
 
     /// The word in the store, on the wire and on the command line.
@@ -36,6 +40,7 @@ impl Factor {
             Self::RecoveryCode => "recovery-code",
             Self::Passkey => "passkey",
             Self::Sso => "sso",
+            Self::Phone => "phone",
         }
     }
 
@@ -43,7 +48,7 @@ impl Factor {
         let found = Self::ALL.into_iter().find(|factor| factor.as_str() == text);
         found.ok_or_else(|| {
             Invalid(format!(
-                "{text:?} is no factor: there are password, totp, recovery-code, passkey and sso"
+                "{text:?} is no factor: there are password, totp, recovery-code, passkey, sso and phone"
             ))
         })
     }
@@ -55,6 +60,7 @@ impl Factor {
             Self::RecoveryCode => 4,
             Self::Passkey => 8,
             Self::Sso => 16,
+            Self::Phone => 32,
         }
     }
 }
@@ -67,7 +73,7 @@ impl FactorSet {
     /// No factor.
     pub const NONE: Self = Self(0);
     /// Every factor there is.
-    pub const ALL: Self = Self(31);
+    pub const ALL: Self = Self(63);
 
     /// Whether the factor is in it.
     pub fn contains(self, factor: Factor) -> bool {
@@ -102,6 +108,10 @@ impl FactorSet {
 
     pub(crate) fn with(self, factor: Factor) -> Self {
         Self(self.0 | factor.bit())
+    }
+
+    pub(crate) fn without(self, factor: Factor) -> Self {
+        Self(self.0 & !factor.bit())
     }
 
     /// Those that are in both.

@@ -169,7 +169,8 @@ impl MfaPolicy {
     /// Refuses what nobody could satisfy, and durations that are none.
     fn check(self) -> Result<(), Invalid> {
         let has = |factor| self.factors.contains(factor);
-        let two_kinds = has(Factor::Password) && (has(Factor::Totp) || has(Factor::RecoveryCode));
+        let possessed = [Factor::Totp, Factor::RecoveryCode, Factor::Phone];
+        let two_kinds = has(Factor::Password) && possessed.into_iter().any(has);
         match self.require {
             Level::None => return Err(Invalid("a location requires at least mfa".into())),
             Level::PhishingResistant if !has(Factor::Passkey) && !has(Factor::Sso) => {
@@ -180,7 +181,7 @@ impl MfaPolicy {
             }
             Level::Mfa if !two_kinds && !has(Factor::Passkey) && !has(Factor::Sso) => {
                 return Err(Invalid(format!(
-                    "nobody could log in: mfa needs factors of two kinds (password, and totp or recovery-code), a passkey, or sso, and the factors are {}",
+                    "nobody could log in: mfa needs factors of two kinds (password, and totp, recovery-code or phone), a passkey, or sso, and the factors are {}",
                     self.listed()
                 )));
             }
@@ -337,12 +338,18 @@ mod tests {
             &["totp"],
             &["recovery-code"],
             &["totp", "recovery-code"],
+            &["phone"],
+            &["phone", "totp"],
         ] {
             let error = with(factors, Level::Mfa).unwrap_err().to_string();
             assert!(error.contains("nobody could log in"), "{error}");
             assert!(with(factors, Level::PhishingResistant).is_err());
         }
-        for factors in [&["password", "totp"][..], &["password", "recovery-code"]] {
+        for factors in [
+            &["password", "totp"][..],
+            &["password", "recovery-code"],
+            &["password", "phone"],
+        ] {
             assert!(with(factors, Level::Mfa).is_ok());
             assert!(with(factors, Level::PhishingResistant).is_err());
         }

@@ -131,6 +131,7 @@ impl Logins {
         let Some(Next::Wants(factors)) = wants else {
             return Err(LoginError::Refused);
         };
+        let factors = core.offered(write.sql(), factors, &user.id).await?;
         if factors.is_empty() || !attempts::insert(write.sql(), &attempt).await? {
             return Err(LoginError::Refused);
         }

@@ -1,6 +1,8 @@
 //! Which factors a login still wants. Pure: what a location demands and what has been proven go in,
 //! and the next step comes out.
 
+use std::net::IpAddr;
+
 use portcullis_proto::v1::Level;
 
 use crate::domain::{Factor, FactorSet, MfaPolicy};
@@ -16,6 +18,9 @@ pub(crate) enum Proof {
     RecoveryCode { hash: TokenHash },
     /// A passkey signed the challenge, and verified its user.
     Passkey,
+    /// The user's phone has approved this attempt, which was asked for from here. Whether it has shows when
+    /// the approval is spent.
+    Phone { attempt: TokenHash, network: IpAddr },
 }
 
 /// What a login has proven so far, by kind.
@@ -45,6 +50,7 @@ impl Proof {
             Self::Totp { .. } => Factor::Totp,
             Self::RecoveryCode { .. } => Factor::RecoveryCode,
             Self::Passkey => Factor::Passkey,
+            Self::Phone { .. } => Factor::Phone,
         }
     }
 }
@@ -82,7 +88,10 @@ pub(crate) fn next(policy: &MfaPolicy, proven: Proven) -> Next {
             wants = wants.with(Factor::Password);
         } else if !proven.possession {
             // Only after the password: nobody gets to guess at codes alone.
-            wants = wants.with(Factor::Totp).with(Factor::RecoveryCode);
+            wants = wants
+                .with(Factor::Totp)
+                .with(Factor::RecoveryCode)
+                .with(Factor::Phone);
         }
     }
     Next::Wants(wants.and(policy.factors))
@@ -98,7 +107,7 @@ pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<P
         return None;
     }
     let more = match proof {
-        Proof::Totp { .. } | Proof::RecoveryCode { .. } => Proven {
+        Proof::Totp { .. } | Proof::RecoveryCode { .. } | Proof::Phone { .. } => Proven {
             possession: true,
             ..proven
         },
@@ -145,6 +154,7 @@ pub(crate) fn after_sso(policy: &MfaPolicy, proven: Proven) -> Option<Next> {
     let later = FactorSet::NONE
         .with(Factor::Totp)
         .with(Factor::RecoveryCode)
+        .with(Factor::Phone)
         .with(Factor::Passkey);
     match next(policy, proven) {
         Next::Wants(wants) if wants.and(later).is_empty() => None,
@@ -308,6 +318,24 @@ mod tests {
             assert_eq!(add(&strict, short, &totp), None, "{short:?}");
             assert_eq!(with_passkey(&strict, short), Some(Level::PhishingResistant));
         }
+        let phone = Proof::Phone {
+            attempt: TokenHash::of(""),
+            network: [10, 77, 0, 2].into(),
+        };
+        let phones = policy(&["password", "phone"], Level::Mfa);
+        assert_eq!(next(&phones, KNOWN), wants(&["phone"]));
+        assert_eq!(
+            add(&phones, NOTHING, &phone),
+            None,
+            "not before the password"
+        );
+        assert_eq!(add(&phones, KNOWN, &phone), Some(BOTH));
+        assert_eq!(add(&mfa, KNOWN, &phone), None, "not allowed here");
+        assert_eq!(
+            add(&strict, KNOWN, &phone),
+            None,
+            "never phishing-resistant"
+        );
         let without = policy(&["password", "totp"], Level::Mfa);
         assert_eq!(with_passkey(&without, KNOWN), None, "not allowed here");
     }

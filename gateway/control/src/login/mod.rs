@@ -12,6 +12,7 @@ mod begin;
 mod browser;
 mod count;
 mod machine;
+mod phone;
 mod prove;
 
 use std::net::IpAddr;
@@ -116,6 +117,12 @@ pub enum LoginError {
     /// Unknown, too old, used up, or begun from another device.
     #[error("this login is unknown or over: begin again")]
     UnknownAttempt,
+    /// The user's phone has not approved it: it was denied, or the number was wrong.
+    #[error("the sign-in was not approved on the phone")]
+    NotApproved,
+    /// Nobody approved it in time, or nobody was asked.
+    #[error("no phone has approved this in time: begin again")]
+    ApprovalOver,
     /// The session's peer could not be brought up: there is no session.
     #[error("no gateway of the location holds the session, so there is none: try again later")]
     NoGateway,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::machine::{Next, Proof, Proven, add, next};
 use super::{Begun, GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, view};
+use crate::approval::Place;
 use crate::core::Core;
 use crate::domain::{FactorSet, MfaPolicy, Mode};
 use crate::error::OperationError;
@@ -20,15 +21,17 @@ use crate::self_service::Tunnel;
 use crate::store::attempts::{self, Attempt};
 use crate::store::limits::{self, Counted};
 use crate::store::locations::LocationRow;
+use crate::store::outside_limits::Share;
 use crate::store::sessions::SessionRow;
 use crate::store::{Entry, Write, devices, locations, recovery, sessions, sso, to_u64};
 use crate::totp::Authenticator;
 
 /// A login in progress whose next factor has been counted as wrong, and is to be evaluated.
-struct Open {
-    id: TokenHash,
-    attempt: Attempt,
-    delayed_until_ms: i64,
+pub(super) struct Open {
+    pub(super) id: TokenHash,
+    pub(super) attempt: Attempt,
+    pub(super) begun: Begun,
+    pub(super) delayed_until_ms: i64,
 }
 
 /// What a proof led to.
@@ -119,11 +122,10 @@ impl Logins {
         let found = attempts::find(read.sql(), id.as_str(), Begun::InTunnel(from), now_ms).await?;
         let attempt = found.ok_or(LoginError::UnknownAttempt)?;
         let location = locations::find(read.sql(), &attempt.location_id).await?;
-        read.end().await?;
         match location.map(|location| next(&location.mfa, attempt.proven)) {
             Some(Next::Wants(factors)) => Ok(LoginStep::Wants {
                 attempt: login.clone(),
-                factors,
+                factors: core.offered(read.sql(), factors, &attempt.user_id).await?,
                 expires_in: left(attempt.expires_ms, now_ms),
             }),
             _ => Err(LoginError::UnknownAttempt),
@@ -132,7 +134,7 @@ impl Logins {
 
     /// Looks up a login that was begun this way, and counts the factor that is about to be
     /// evaluated as a wrong one. Every factor passes here before it is looked at.
-    async fn open(&self, begun: Begun, login: &LoginId) -> Result<Open, LoginError> {
+    pub(super) async fn open(&self, begun: Begun, login: &LoginId) -> Result<Open, LoginError> {
         let core = &self.0;
         let id = TokenHash::of(login.as_str());
         let mut read = core.store.read().await?;
@@ -146,6 +148,7 @@ impl Logins {
         Ok(Open {
             id,
             attempt,
+            begun,
             delayed_until_ms,
         })
     }
@@ -153,7 +156,7 @@ impl Logins {
     /// Takes in a factor that was verified. Either that opens a session, which replaces an earlier
     /// one of the device, or the login wants more. A factor that it did not want is refused like a
     /// wrong one.
-    async fn prove(&self, open: &Open, proof: Proof) -> Result<Advance, LoginError> {
+    pub(super) async fn prove(&self, open: &Open, proof: Proof) -> Result<Advance, LoginError> {
         match self.advance(open, &proof).await? {
             Some(advance) => Ok(advance),
             None => self.refuse_factor(open, proof.factor().as_str()).await,
@@ -163,7 +166,11 @@ impl Logins {
     /// What a login in the tunnel is answered. One that is done waits a few seconds for a gateway to
     /// acknowledge its session: with no gateway connected, or none in time, it is granted all the same,
     /// and packets pass as soon as a gateway has heard of it.
-    async fn step(&self, login: &LoginId, advance: Advance) -> Result<LoginStep, LoginError> {
+    pub(super) async fn step(
+        &self,
+        login: &LoginId,
+        advance: Advance,
+    ) -> Result<LoginStep, LoginError> {
         match advance {
             Advance::Granted {
                 session, revision, ..
@@ -183,7 +190,7 @@ impl Logins {
     }
 
     /// Refuses a factor that was wrong: it stays counted.
-    async fn refuse_factor<T>(&self, open: &Open, step: &str) -> Result<T, LoginError> {
+    pub(super) async fn refuse_factor<T>(&self, open: &Open, step: &str) -> Result<T, LoginError> {
         let attempt = &open.attempt;
         self.refuse(&attempt.device_id, &attempt.user, &attempt.device, step)
             .await
@@ -207,7 +214,7 @@ impl Logins {
         let Some(proven) = add(&location.mfa, proven, proof) else {
             return Ok(None);
         };
-        if !self.spend(&mut write, attempt, proof).await? {
+        if !self.spend(&mut write, open, proof).await? {
             return Ok(None);
         }
         match next(&location.mfa, proven) {
@@ -254,6 +261,7 @@ impl Logins {
                 }))
             }
             Next::Wants(factors) => {
+                let factors = core.offered(write.sql(), factors, &attempt.user_id).await?;
                 self.keep(&mut write, open, proven).await?;
                 write.commit().await?;
                 Ok(Some(Advance::Wants {
@@ -268,9 +276,10 @@ impl Logins {
     async fn spend(
         &self,
         write: &mut Write<'_>,
-        attempt: &Attempt,
+        open: &Open,
         proof: &Proof,
     ) -> Result<bool, LoginError> {
+        let attempt = &open.attempt;
         Ok(match proof {
             Proof::Totp { step } => {
                 attempts::spend_step(write.sql(), &attempt.user_id, *step).await?
@@ -282,6 +291,14 @@ impl Logins {
             }
             // Its challenge and its counter are spent by the ceremony.
             Proof::Passkey => true,
+            Proof::Phone {
+                attempt: id,
+                network,
+            } => {
+                let place = Place::of(open.begun);
+                let share = Share::approvals(&attempt.user_id, place.as_str());
+                self.0.spend_approval(write, id, *network, &share).await?
+            }
         })
     }
 

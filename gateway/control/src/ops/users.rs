@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::revocation::{Affected, locations_of_user};
 use super::{Result, by_admin, found, new_id};
+use crate::approval::Place;
 use crate::core::Core;
 use crate::domain::{Name, Role, SessionState};
 use crate::error::OperationError;
@@ -241,7 +242,11 @@ impl Core {
         let mut write = self.store.record(self.now_ms()).await?;
         let user = found("user", name, users::find(write.sql(), name)).await?;
         limits::forgive(write.sql(), &user.id).await?;
-        for share in [Share::codes(&user.id), Share::name(&user.name)] {
+        let approvals = Place::ALL.map(|place| Share::approvals(&user.id, place.as_str()));
+        for share in [Share::codes(&user.id), Share::name(&user.name)]
+            .into_iter()
+            .chain(approvals)
+        {
             outside_limits::forgive(write.sql(), &share).await?;
         }
         write

@@ -14,6 +14,7 @@
 mod begin;
 mod choose;
 mod passkey;
+mod phone;
 mod second;
 
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ use crate::store::{StoreError, devices, locations, webauthn};
 use crate::webauthn::{Passkeys, PortalName};
 
 pub use choose::Opened;
+
+pub(crate) use phone::opened_by_phone;
 
 /// Runs logins from outside of the tunnel; cheap to clone.
 #[derive(Clone, Debug)]
@@ -109,6 +112,8 @@ impl Outside {
                 here.push(Factor::Passkey);
             }
         }
+        let phone = FactorSet::NONE.with(Factor::Phone);
+        here.extend(self.core().offered(&mut *sql, phone, user_id).await?.iter());
         let candidates = candidates(sql, user_id).await?;
         let opens_one = |second: &Factor| {
             let mut policies = candidates.iter().map(|(_, policy)| policy);

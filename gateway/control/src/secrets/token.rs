@@ -21,9 +21,14 @@ pub(crate) struct TokenHash(String);
 
 impl Token {
     pub(crate) fn generate() -> Result<Self, RandomError> {
+        Ok(Self::of_bytes(&*random::<32>()?))
+    }
+
+    /// The token of these bytes, which nobody else knows.
+    pub(crate) fn of_bytes(bytes: &[u8; 32]) -> Self {
         let mut token = Zeroizing::new(PREFIX.to_owned());
-        URL_SAFE_NO_PAD.encode_string(random::<32>()?.as_slice(), &mut token);
-        Ok(Self(token))
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut token);
+        Self(token)
     }
 
     /// Whether a text could be a token of ours, which says nothing about whether it is.

@@ -18,7 +18,8 @@ pub struct Activity {
     pub at_ms: i64,
     /// A sentence without its full stop.
     pub what: String,
-    /// `you`, `an administrator`, `the system`, or `someone using it` (the device) before a login is done.
+    /// `you`, `an administrator`, `the system`, `a phone`, or `someone using it` (the device) before a login is
+    /// done.
     pub by: &'static str,
 }
 
@@ -54,6 +55,8 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
     // The record has the device's owner; who typed was not proven.
     let by = match row.action.as_str() {
         "login.begin" | "login.refuse" => "someone using it",
+        "phone.begin" => "someone using it",
+        "phone.approve" | "phone.deny" | "phone.refuse" | "phone.wrong-number" => "a phone",
         "enrolment.begin" | "user.enrol" => "someone with the link",
         _ => by,
     };
@@ -77,6 +80,13 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
             "A sign-in from outside of the tunnel was refused, with the right password".to_owned()
         }
         "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
+        "phone.begin" => "A phone was asked to approve a sign-in".to_owned(),
+        "phone.approve" => "A sign-in was approved on a phone".to_owned(),
+        "phone.deny" => "A sign-in was denied on a phone: “this was not me”".to_owned(),
+        "phone.wrong-number" => {
+            "A sign-in was ended: the number typed on a phone was wrong".to_owned()
+        }
+        "phone.refuse" => "A phone's passkey was refused for a sign-in".to_owned(),
         "ssh.grant" => format!("The sign-in on{on} was by SSH, and lasts as long"),
         "session.renew" if by == "you" => format!("Signed in again on{on}: the session goes on"),
         "session.renewal-undone" => {

@@ -40,11 +40,12 @@ struct Holds {
     vouched: Level,
 }
 
-/// Refuses what would leave a location without a way to sign in.
+/// Refuses what would leave a location without a way to sign in. Phones approve where the page for it is served.
 pub(crate) async fn keeps_a_way(
     write: &mut Write<'_>,
     signed_in: &SignedIn,
     without: Without<'_>,
+    phones_approve: bool,
 ) -> Result<(), NoWay> {
     let user_id = &signed_in.device.user_id;
     let user = users::find(write.sql(), user_id).await?;
@@ -56,8 +57,17 @@ pub(crate) async fn keeps_a_way(
     if !user.totp_secret.is_empty() {
         known = known.with(Factor::Totp);
     }
-    let before = holds(signed_in, known, None);
-    let after = holds(signed_in, known, Some(without));
+    let holds = |without| {
+        let holds = holds(signed_in, known, without);
+        // By one of the passkeys.
+        if phones_approve && holds.factors.contains(Factor::Passkey) {
+            let factors = holds.factors.with(Factor::Phone);
+            return Holds { factors, ..holds };
+        }
+        holds
+    };
+    let before = holds(None);
+    let after = holds(Some(without));
     let devices = devices::list(write.sql(), user_id, "").await?;
     let at: BTreeSet<String> = devices.into_iter().map(|row| row.location_id).collect();
     for location in at {
@@ -105,7 +115,7 @@ impl Holds {
             return true;
         }
         policy.require == Level::Mfa
-            && has(Factor::Totp)
+            && (has(Factor::Totp) || has(Factor::Phone))
             && (has(Factor::Password) || has(Factor::Sso))
     }
 }
@@ -125,7 +135,14 @@ mod tests {
         Holds { factors, vouched }.opens(&policy)
     }
 
-    const ALL: &[&str] = &["password", "totp", "recovery-code", "passkey", "sso"];
+    const ALL: &[&str] = &[
+        "password",
+        "totp",
+        "recovery-code",
+        "passkey",
+        "sso",
+        "phone",
+    ];
     const STRICT: Level = Level::PhishingResistant;
 
     #[test]
@@ -134,6 +151,7 @@ mod tests {
             (&["password", "totp"][..], Level::None, true, false),
             (&["password"], Level::None, false, false),
             (&["totp"], Level::None, false, false),
+            (&["password", "phone"], Level::None, true, false),
             (&["password", "recovery-code"], Level::None, false, false),
             (&["passkey"], Level::None, true, true),
             (&["sso"], Level::None, false, false),

@@ -272,6 +272,7 @@ impl Sso {
                     return Ok(Err("the user is disabled"));
                 }
                 sso::vouched(write.sql(), &vouched).await?;
+                let factors = core.offered(write.sql(), factors, &user_id).await?;
                 write.commit().await?;
                 Ok(Ok(LoginStep::Wants {
                     attempt: login,

@@ -191,7 +191,7 @@ pub(crate) async fn complete(
     Ok(spent == 1 && accepted == 1)
 }
 
-/// Logins of the user in progress, in the tunnel and outside of it.
+/// Logins of the user in progress, in the tunnel and outside of it, and what waits for their phone.
 pub(crate) async fn delete_of_user(
     sql: &mut AnyConnection,
     user_id: &str,
@@ -199,6 +199,7 @@ pub(crate) async fn delete_of_user(
     for statement in [
         "DELETE FROM login_attempts WHERE user_id = $1",
         "DELETE FROM outside_attempts WHERE user_id = $1",
+        "DELETE FROM approvals WHERE user_id = $1",
     ] {
         sqlx::query(statement)
             .bind(user_id)

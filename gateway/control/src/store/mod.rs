@@ -7,6 +7,7 @@
 pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod acme;
+pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod ca;

@@ -73,6 +73,17 @@ impl Share {
             forget_ms: 24 * HOUR_MS,
         }
     }
+
+    /// Approvals that are asked of an account's phone, by logins that were begun in this way: each counts as a
+    /// wrong attempt until one of them is the last step of a login.
+    pub(crate) fn approvals(user_id: &str, place: &str) -> Self {
+        Self {
+            id: Self::of(&["approvals", user_id, place]),
+            free: 5,
+            longest_delay_ms: 15 * MINUTE_MS,
+            forget_ms: HOUR_MS,
+        }
+    }
 }
 
 /// Counts an attempt by all of these before it is evaluated. Otherwise until when none is evaluated. Call

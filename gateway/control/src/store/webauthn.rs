@@ -188,15 +188,19 @@ pub(crate) async fn suspect(
     void_logins(sql, id).await
 }
 
-/// Logins that are half-way with a passkey of its user's: which one is not written down.
+/// Logins that are half-way with a passkey of its user's, here or on a phone: which one is not written down.
 async fn void_logins(sql: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
-    let query = "DELETE FROM outside_attempts WHERE second = $2
+    let query = "DELETE FROM outside_attempts WHERE second IN ($2, $3)
          AND user_id = (SELECT user_id FROM webauthn_credentials WHERE id = $1)";
     sqlx::query(query)
         .bind(id)
         .bind(Factor::Passkey.as_str())
-        .execute(sql)
+        .bind(Factor::Phone.as_str())
+        .execute(&mut *sql)
         .await?;
+    let query = "DELETE FROM approvals
+         WHERE user_id = (SELECT user_id FROM webauthn_credentials WHERE id = $1)";
+    sqlx::query(query).bind(id).execute(sql).await?;
     Ok(())
 }
 

@@ -95,7 +95,9 @@ impl Passkeys {
         let signed_in = self.core().signed_in(write.sql(), from, now_ms).await?;
         let row = find(&mut write, &signed_in, id).await?;
         signed_in.fresh(now_ms)?;
-        last::keeps_a_way(&mut write, &signed_in, Without::Passkey(&row.id)).await?;
+        let phones = self.core().phones_approve();
+        let without = Without::Passkey(&row.id);
+        last::keeps_a_way(&mut write, &signed_in, without, phones).await?;
         signed_in.admit(&mut write, now_ms).await?;
         webauthn::delete(write.sql(), &row.id).await?;
         let mut detail = named(&row.id, &row.name);

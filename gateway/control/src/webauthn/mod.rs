@@ -4,6 +4,7 @@
 //! factors in one, and its origin is checked by the browser and here, so that a login with it has the
 //! level `phishing-resistant`. Ceremonies are in the store, one record each, good once.
 
+mod approval;
 mod ceremony;
 mod error;
 mod first;

@@ -11,7 +11,7 @@ use crate::store::outside::{self, Attempt};
 
 /// An answer that is right, with what it answers.
 pub(crate) struct Answered {
-    taken: Taken<PasskeyAuthentication>,
+    pub(super) taken: Taken<PasskeyAuthentication>,
     pub(crate) verified: Verified,
 }
 

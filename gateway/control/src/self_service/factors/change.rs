@@ -97,7 +97,8 @@ impl SelfService {
             return Err(SelfServiceError::UnknownProvider);
         }
         signed_in.fresh(now_ms)?;
-        last::keeps_a_way(&mut write, &signed_in, Without::Provider(provider)).await?;
+        let without = Without::Provider(provider);
+        last::keeps_a_way(&mut write, &signed_in, without, self.0.phones_approve()).await?;
         signed_in.admit(&mut write, now_ms).await?;
         let unlinked = sso::unlink(write.sql(), &mine.user_id, provider).await?;
         let identity = unlinked.ok_or(SelfServiceError::UnknownProvider)?;

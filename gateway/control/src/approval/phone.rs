@@ -1,0 +1,258 @@
+//! The phone's side: looking, approving and denying, by the token of the code alone.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+
+use super::{Approvals, Place};
+use crate::core::Core;
+use crate::login::{LoginError, left};
+use crate::outside::Stranger;
+use crate::secrets::{Secret, TokenHash};
+use crate::store::approvals::{self, WaitingRow};
+use crate::store::limits::{self, Counted};
+use crate::store::outside_limits::{self, Share};
+use crate::store::{Entry, StoreError, Write, devices};
+use crate::webauthn::{
+    Answered, PasskeyError, PublicKeyCredential, RequestChallengeResponse, Written,
+};
+
+/// What a phone shows before it approves.
+#[derive(Clone, Debug)]
+pub struct ApprovalView {
+    pub user: String,
+    /// Where the session will be; several where the device is chosen later.
+    pub locations: Vec<String>,
+    /// As its user calls it. `None`: one of the account's, which is chosen after this.
+    pub device: Option<String>,
+    /// Where it was asked for from: an address, or the first of an IPv6 /64.
+    pub network: String,
+    /// Whether that is an address inside the tunnel.
+    pub in_tunnel: bool,
+    pub begun_ms: i64,
+    pub expires_in: Duration,
+}
+
+/// Why a phone's answer was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    /// Unknown, too old, used, denied or replaced: which one is not told.
+    #[error("this request is over: show a new code on the computer")]
+    Over,
+    /// It is ended by that.
+    #[error("this is not the number on the computer's screen: the sign-in is ended")]
+    WrongNumber,
+    #[error(transparent)]
+    Passkey(#[from] PasskeyError),
+}
+
+/// Counted as wrong already.
+enum Reserved {
+    Inside(i64),
+    Outside(outside_limits::Reserved),
+}
+
+impl Approvals {
+    /// What is asked for.
+    pub async fn look(&self, token: &Secret) -> Result<ApprovalView, ApprovalError> {
+        let core = self.core();
+        let now_ms = core.now_ms();
+        let mut read = core.store.read().await?;
+        let row = approvals::waiting(read.sql(), &hash(token), now_ms).await?;
+        let row = row.ok_or(ApprovalError::Over)?;
+        let place = Place::parse(&row.place)?;
+        let (device, locations) = match &row.device {
+            Some((id, _)) => {
+                let device = devices::find(read.sql(), id).await?;
+                let device = device.ok_or(ApprovalError::Over)?;
+                (Some(device.called().to_owned()), vec![device.location])
+            }
+            None => {
+                let open = crate::outside::opened_by_phone(read.sql(), &row.user_id).await?;
+                (None, open)
+            }
+        };
+        read.end().await?;
+        Ok(ApprovalView {
+            user: row.user,
+            locations,
+            device,
+            network: row.network,
+            in_tunnel: place == Place::Tunnel,
+            begun_ms: row.begun_ms,
+            expires_in: left(row.expires_ms, now_ms),
+        })
+    }
+
+    /// Asks the phone's browser for a passkey of the account.
+    pub async fn begin(&self, token: &Secret) -> Result<RequestChallengeResponse, ApprovalError> {
+        self.passkeys.begin_approval(&hash(token)).await
+    }
+
+    /// Takes number and passkey. A wrong number ends it, whatever the passkey. A right one with a passkey that is
+    /// refused leaves it as it is.
+    pub async fn approve(
+        &self,
+        phone: Stranger,
+        token: &Secret,
+        number: u32,
+        credential: &PublicKeyCredential,
+    ) -> Result<(), ApprovalError> {
+        let id = hash(token);
+        let row = self.waiting(&id).await?;
+        let reserved = self.reserve(&row).await?;
+        let right = u32::try_from(row.number).map_err(|_| StoreError::Value("number"))?;
+        if !bool::from(right.ct_eq(&number)) {
+            self.end(phone, &id, &row, "wrong", "phone.wrong-number")
+                .await?;
+            return Err(ApprovalError::WrongNumber);
+        }
+        let refusal = match self.passkeys.answer_approval(&id, credential).await {
+            Ok(answered) => {
+                let written = self.write_down(phone, &id, &row, &answered, &reserved);
+                match written.await? {
+                    Written::Yes => return Ok(()),
+                    Written::Backwards => self.passkeys.backwards_outside(&answered).await?,
+                    Written::Gone => PasskeyError::Refused,
+                }
+            }
+            Err(ApprovalError::Passkey(refusal)) => refusal,
+            Err(over) => return Err(over),
+        };
+        let mut write = self.core().store.record(self.core().now_ms()).await?;
+        note(&mut write, phone, &row, "phone.refuse").await?;
+        write.commit().await?;
+        Err(refusal.into())
+    }
+
+    /// Ends it by its user's word: this was somebody else.
+    pub async fn deny(&self, phone: Stranger, token: &Secret) -> Result<(), ApprovalError> {
+        let id = hash(token);
+        let row = self.waiting(&id).await?;
+        self.end(phone, &id, &row, "denied", "phone.deny").await
+    }
+
+    fn core(&self) -> &Core {
+        &self.logins.0
+    }
+
+    async fn waiting(&self, id: &TokenHash) -> Result<WaitingRow, ApprovalError> {
+        let core = self.core();
+        let mut read = core.store.read().await?;
+        let row = approvals::waiting(read.sql(), id, core.now_ms()).await?;
+        read.end().await?;
+        row.ok_or(ApprovalError::Over)
+    }
+
+    /// Counts an answer before it is looked at, with the codes of logins that were begun in the same way.
+    async fn reserve(&self, row: &WaitingRow) -> Result<Reserved, ApprovalError> {
+        if Place::parse(&row.place)? != Place::Outside {
+            let counted = Counted::User(&row.user_id);
+            return Ok(Reserved::Inside(self.logins.reserve(counted).await?));
+        }
+        let core = self.core();
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        let shares = vec![Share::codes(&row.user_id)];
+        match outside_limits::reserve(write.sql(), shares, now_ms).await? {
+            Ok(reserved) => {
+                write.commit().await?;
+                Ok(Reserved::Outside(reserved))
+            }
+            Err(until_ms) => Err(LoginError::Delayed {
+                retry_after: left(until_ms, now_ms),
+            }
+            .into()),
+        }
+    }
+
+    async fn end(
+        &self,
+        phone: Stranger,
+        id: &TokenHash,
+        row: &WaitingRow,
+        state: &str,
+        action: &'static str,
+    ) -> Result<(), ApprovalError> {
+        let core = self.core();
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        if !approvals::answer(write.sql(), id, state, now_ms).await? {
+            return Err(ApprovalError::Over);
+        }
+        note(&mut write, phone, row, action).await?;
+        write.commit().await?;
+        Ok(())
+    }
+
+    /// Writes the use of the passkey down, and the approval with it: both or nothing.
+    async fn write_down(
+        &self,
+        phone: Stranger,
+        id: &TokenHash,
+        row: &WaitingRow,
+        answered: &Answered,
+        reserved: &Reserved,
+    ) -> Result<Written, ApprovalError> {
+        let core = self.core();
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        // As things are now, and with nobody else at it: the login may be over.
+        let still = approvals::waiting(write.sql(), id, now_ms).await?;
+        if still.is_none() || !approvals::answer(write.sql(), id, "approved", now_ms).await? {
+            return Err(ApprovalError::Over);
+        }
+        let written = answered.verified.write_down(&mut write).await?;
+        if !matches!(written, Written::Yes) {
+            return Ok(written);
+        }
+        match reserved {
+            Reserved::Inside(until_ms) => {
+                limits::give_back(write.sql(), &row.user_id, *until_ms).await?;
+            }
+            Reserved::Outside(reserved) => {
+                outside_limits::give_back(write.sql(), reserved).await?;
+            }
+        }
+        note(&mut write, phone, row, "phone.approve").await?;
+        write.commit().await?;
+        Ok(written)
+    }
+}
+
+fn hash(token: &Secret) -> TokenHash {
+    TokenHash::of(token.expose())
+}
+
+/// An audit record of what a phone has answered, with where both of them are.
+async fn note(
+    write: &mut Write<'_>,
+    phone: Stranger,
+    row: &WaitingRow,
+    action: &'static str,
+) -> Result<(), StoreError> {
+    let user = format!("user:{}", row.user);
+    let device = row.device.as_ref();
+    let subject = device.map_or_else(|| user.clone(), |(_, name)| format!("device:{name}"));
+    let detail: Value = json!({ "phone": phone.network, "asked_from": row.network });
+    let entry = Entry {
+        actor: &user,
+        action,
+        subject: &subject,
+        detail,
+    };
+    write.audit(entry).await
+}
+
+impl From<LoginError> for ApprovalError {
+    fn from(error: LoginError) -> Self {
+        Self::Passkey(error.into())
+    }
+}
+
+impl From<StoreError> for ApprovalError {
+    fn from(error: StoreError) -> Self {
+        Self::Passkey(error.into())
+    }
+}
