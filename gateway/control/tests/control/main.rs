@@ -4,6 +4,7 @@
 
 mod accounts;
 mod admin;
+mod approvals;
 mod authenticator;
 mod connect;
 mod enrol;
