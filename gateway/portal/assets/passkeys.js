@@ -3,6 +3,9 @@
 (() => {
   const supported = window.PublicKeyCredential !== undefined && navigator.credentials !== undefined;
 
+  // After these there is nothing more to answer.
+  const OVER = ["approval_over", "wrong_number"];
+
   const toBytes = (text) => {
     const base64 = text.replace(/-/g, "+").replace(/_/g, "/");
     return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -14,7 +17,12 @@
   const descriptors = (list) => (list || []).map((one) => ({ ...one, id: toBytes(one.id) }));
 
   // An error whose text is meant for people.
-  class Told extends Error {}
+  class Told extends Error {
+    constructor(text, code) {
+      super(text);
+      this.code = code;
+    }
+  }
 
   const send = async (url, body) => {
     let response;
@@ -30,16 +38,16 @@
     const answer = await response.json().catch(() => ({}));
     if (!response.ok) {
       const text = answer.error || "the portal refused it";
-      throw new Told(text.charAt(0).toUpperCase() + text.slice(1) + ".");
+      throw new Told(text.charAt(0).toUpperCase() + text.slice(1) + ".", answer.code);
     }
     return answer;
   };
 
-  const inWords = (error) => {
+  const inWords = (error, none) => {
     if (error instanceof Told) return error.message;
     switch (error.name) {
       case "NotAllowedError":
-        return "That was cancelled, took too long, or no fitting passkey is at hand.";
+        return none || "That was cancelled, took too long, or no fitting passkey is at hand.";
       case "InvalidStateError":
         return "This authenticator has a passkey for your account already.";
       case "SecurityError":
@@ -49,14 +57,18 @@
     }
   };
 
-  const prove = async (begin, finish) => {
-    const begun = await send(begin);
+  // What both calls are told beside the passkey: what it is for, where no device says so.
+  const prove = async (begin, finish, bound, details, leftMs) => {
+    const begun = await send(begin, bound);
     const publicKey = begun.publicKey;
     publicKey.challenge = toBytes(publicKey.challenge);
     publicKey.allowCredentials = descriptors(publicKey.allowCredentials);
+    if (leftMs) publicKey.timeout = leftMs;
     const made = await navigator.credentials.get({ publicKey });
     const { authenticatorData, clientDataJSON, signature, userHandle } = made.response;
     await send(finish, {
+      ...bound,
+      ...details,
       ceremony: begun.ceremony,
       credential: {
         id: made.id,
@@ -113,12 +125,20 @@
         window.location.assign(then);
         return;
       }
-      box.hidden = true;
+      (box.closest("[data-passkey-whole]") || box).hidden = true;
       const done = document.querySelector("[data-passkey-done]");
       done.hidden = false;
       done.focus();
     } catch (error) {
-      said.textContent = inWords(error);
+      const over = document.querySelector("[data-passkey-over]");
+      if (over && OVER.includes(error.code)) {
+        box.closest("[data-passkey-whole]").hidden = true;
+        over.textContent = error.message;
+        over.hidden = false;
+        over.focus();
+        return;
+      }
+      said.textContent = inWords(error, box.dataset.none);
       said.hidden = false;
       button.disabled = false;
       button.focus();
@@ -137,6 +157,13 @@
     box.hidden = false;
     if (box.dataset.passkey === "login") {
       button.addEventListener("click", () => run(box, button, () => prove(begin, finish), then));
+    } else if (box.dataset.passkey === "approve") {
+      box.addEventListener("submit", (event) => {
+        event.preventDefault();
+        const value = (name) => box.elements.namedItem(name).value;
+        const [bound, details] = [{ token: value("token") }, { number: Number(value("number")) }];
+        run(box, button, () => prove(begin, finish, bound, details, Number(box.dataset.leftMs)));
+      });
     } else {
       box.addEventListener("submit", (event) => {
         event.preventDefault();

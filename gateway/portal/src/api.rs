@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::guard::DeviceAddr;
+use crate::phone::{Phoned, PromptJson};
 use crate::site::Site;
 use crate::view::SessionJson;
 
@@ -24,6 +25,8 @@ pub(crate) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(login))
         .routes(routes!(totp))
         .routes(routes!(recovery))
+        .routes(routes!(ask_phone))
+        .routes(routes!(finish_phone))
         .routes(routes!(session, end))
 }
 
@@ -130,6 +133,30 @@ async fn recovery(
     let Json(recovery) = body?;
     let attempt = LoginId::from(attempt);
     let step = logins.recovery(from, &attempt, &recovery.code).await?;
+    Ok(Json(step.into()))
+}
+
+/// Ask the user's phone to approve. What was asked before by this login is void.
+#[utoipa::path(post, path = "/login/{attempt}/phone", tag = "login", params(("attempt" = String, Path)),
+    responses((status = 200, body = PromptJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn ask_phone(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+) -> Result<Json<PromptJson>, ApiError> {
+    let prompt = logins.ask_phone(from, &LoginId::from(attempt)).await?;
+    Ok(Json(prompt.into()))
+}
+
+/// Go on with what the phone has approved, from the address that asked it.
+#[utoipa::path(post, path = "/login/{attempt}/phone/finish", tag = "login", params(("attempt" = String, Path)),
+    responses((status = 200, body = Phoned<Step>), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn finish_phone(
+    State(logins): State<Logins>,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+) -> Result<Json<Phoned<Step>>, ApiError> {
+    let step = logins.finish_phone(from, &LoginId::from(attempt)).await?;
     Ok(Json(step.into()))
 }
 

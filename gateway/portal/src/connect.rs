@@ -7,9 +7,9 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use portcullis_control::{
-    ConnectProof, ConnectStep, Connected, Connection, Connects, LoginId, Secret,
+    ConnectProof, ConnectStep, Connected, Connection, Connects, LoginId, Secret, Stranger,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -19,6 +19,8 @@ use utoipa_axum::routes;
 
 use crate::api::{ApiError, Code, NextStep, Refusal, Told};
 use crate::own::api::TunnelJson;
+use crate::phone::{Phoned, PromptJson};
+use crate::public::{PublicAddr, network};
 use crate::view::SessionJson;
 
 /// What the description says beside the calls.
@@ -59,6 +61,8 @@ fn routes() -> OpenApiRouter<Connects> {
         .routes(routes!(begin))
         .routes(routes!(totp))
         .routes(routes!(recovery))
+        .routes(routes!(ask_phone))
+        .routes(routes!(finish_phone))
         .routes(routes!(session, end))
 }
 
@@ -223,6 +227,38 @@ async fn recovery(
     Ok(Json(
         connects.recovery(&attempt, &recovery.code).await?.into(),
     ))
+}
+
+fn stranger(from: PublicAddr) -> Stranger {
+    Stranger {
+        network: network(from.0),
+    }
+}
+
+/// Ask the user's phone to approve. What was asked before by this login is void.
+#[utoipa::path(post, path = "/api/v1/connect/{attempt}/phone", tag = "connect", params(("attempt" = String, Path)),
+    responses((status = 200, body = PromptJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn ask_phone(
+    State(connects): State<Connects>,
+    Extension(from): Extension<PublicAddr>,
+    Path(attempt): Path<String>,
+) -> Result<Json<PromptJson>, ApiError> {
+    let attempt = LoginId::from(attempt);
+    let prompt = connects.ask_phone(stranger(from), &attempt).await?;
+    Ok(Json(prompt.into()))
+}
+
+/// Go on with what the phone has approved, from the network that asked it.
+#[utoipa::path(post, path = "/api/v1/connect/{attempt}/phone/finish", tag = "connect", params(("attempt" = String, Path)),
+    responses((status = 200, body = Phoned<Step>), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn finish_phone(
+    State(connects): State<Connects>,
+    Extension(from): Extension<PublicAddr>,
+    Path(attempt): Path<String>,
+) -> Result<Json<Phoned<Step>>, ApiError> {
+    let attempt = LoginId::from(attempt);
+    let step = connects.finish_phone(stranger(from), &attempt).await?;
+    Ok(Json(step.into()))
 }
 
 /// The token of `Authorization: Bearer`, or nothing that is one.

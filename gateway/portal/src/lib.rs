@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod approve;
 mod captive;
 mod challenge;
 mod connect;
@@ -20,6 +21,7 @@ mod outside;
 mod own;
 mod pages;
 mod passkeys;
+mod phone;
 mod public;
 mod seed;
 mod site;
@@ -30,7 +32,7 @@ use axum::Router;
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::get;
-use portcullis_control::{Connects, Enrolments, Logins, Outside, Passkeys, Sso};
+use portcullis_control::{Approvals, Connects, Enrolments, Logins, Outside, Passkeys, Sso};
 use site::Site;
 
 use challenge::challenge_app;
@@ -73,13 +75,22 @@ fn plain_app(logins: Logins, passkeys: Option<Passkeys>) -> Router {
 }
 
 /// What is served outside of the tunnel: enrolment, logins of devices that prove their key, signing in where
-/// that is wished, and nothing that takes an address for a device's. The caller adds the [`PublicAddr`] of the
+/// that is wished, phones that approve where the portal has a name, and nothing that takes an address for a device's. The caller adds the [`PublicAddr`] of the
 /// connection as an extension.
-pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Outside>) -> Router {
+pub fn public_app(
+    enrolments: Enrolments,
+    connects: Connects,
+    outside: Option<Outside>,
+    approvals: Option<Approvals>,
+) -> Router {
     let requests = public::Requests::default();
     let pages = match outside {
         Some(outside) => outside::routes().with_state(outside),
         None => Router::new().route("/", get(async || Redirect::to("/enrol"))),
+    };
+    let approve = match approvals {
+        Some(approvals) => approve::routes().with_state(approvals),
+        None => Router::new(),
     };
     Router::new()
         .merge(enrol::pages())
@@ -87,6 +98,7 @@ pub fn public_app(enrolments: Enrolments, connects: Connects, outside: Option<Ou
         .with_state(enrolments)
         .merge(connect::calls().with_state(connects))
         .merge(pages)
+        .merge(approve)
         .route("/style.css", get(pages::style))
         .layer(middleware::from_fn(guard::body_limit))
         .layer(middleware::from_fn(guard::time_limit))

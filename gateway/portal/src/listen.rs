@@ -10,7 +10,9 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use portcullis_control::{Connects, Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso};
+use portcullis_control::{
+    Approvals, Connects, Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso,
+};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -142,21 +144,22 @@ impl Portal {
         }
     }
 
-    /// The same outside of the tunnel: enrolment, logins with proof of the device's key, and signing in where
-    /// that is wished.
+    /// The same outside of the tunnel: enrolment, logins with proof of the device's key, signing in where
+    /// that is wished, and phones that approve where the portal has a name.
     pub fn bind_public(
         listen: &[SocketAddr],
         tls: Arc<ServerConfig>,
         enrolments: Enrolments,
         connects: Connects,
         outside: Option<Outside>,
+        approvals: Option<Approvals>,
     ) -> Result<Self, BindError> {
         let everywhere = listen.iter().any(|address| address.ip().is_unspecified());
         Ok(Self {
             listeners: open_all(listen, everywhere)?,
             tls: Some(TlsAcceptor::from(tls)),
             door: Door::Anyone(Arrivals::default()),
-            app: crate::public_app(enrolments, connects, outside),
+            app: crate::public_app(enrolments, connects, outside, approvals),
             plain: None,
             limits: Limits::default(),
         })

@@ -11,16 +11,22 @@ use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use jiff::Timestamp;
 use portcullis_control::{
-    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, Secret, SessionView,
+    Factor, LoggedOut, LoginError, LoginId, LoginStep, Logins, PhoneState, PhoneStep, Secret,
+    SessionView,
 };
 use serde::Deserialize;
 
 use crate::api::{Told, add_retry_after};
 use crate::guard::DeviceAddr;
 use crate::nav::Nav;
+use crate::phone::{phone_script, shown};
 use crate::site::{Offer, Site};
 use crate::sso::{Providers, Shown};
 use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
+
+const WRONG_CODE: &str = "the code is wrong, was used already, or is too old";
+const NO_PHONE: &str =
+    "no phone can approve this, or it was asked from another address, or taken already";
 
 const STYLE: &str = include_str!("../assets/style.css");
 
@@ -31,6 +37,9 @@ pub(crate) fn routes() -> Router<Site> {
         .route("/login", post(login))
         .route("/login/{attempt}/totp", post(totp))
         .route("/login/{attempt}/recovery", post(recovery))
+        .route("/login/{attempt}/phone", get(phone).post(ask_phone))
+        .route("/login/{attempt}/phone/finish", post(finish_phone))
+        .route("/phone.js", get(phone_script))
         .route("/logout", post(logout))
         .route("/style.css", get(style))
 }
@@ -55,6 +64,7 @@ struct Code<'a> {
     /// A recovery code was refused, and the next one may be good.
     recovery_open: bool,
     passkey: bool,
+    phone: bool,
     offer: Offer,
 }
 
@@ -69,6 +79,28 @@ impl Code<'_> {
     fn passkey_call(&self) -> String {
         format!("/api/v1/login/{}/passkey", self.attempt)
     }
+
+    fn phone_path(&self) -> String {
+        phone_path(self.attempt)
+    }
+
+    fn heading(&self) -> &'static str {
+        heading(self.totp || self.recovery, self.passkey)
+    }
+}
+
+/// Of the page that asks for the second factor.
+pub(crate) fn heading(code: bool, passkey: bool) -> &'static str {
+    match (code, passkey) {
+        (true, _) => "Enter your code",
+        (false, true) => "Use your passkey",
+        (false, false) => "Use your phone",
+    }
+}
+
+/// The page that waits for the phone.
+fn phone_path(attempt: &str) -> String {
+    format!("/login/{attempt}/phone")
 }
 
 #[derive(Template)]
@@ -218,6 +250,52 @@ async fn recovery(
     after(step, &logins, (from, &id), offer, true).await
 }
 
+async fn ask_phone(
+    State(logins): State<Logins>,
+    offer: Offer,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+) -> Response {
+    let id = LoginId::from(attempt);
+    match logins.ask_phone(from, &id).await {
+        // There is such a login: its name is one of ours.
+        Ok(_) => Redirect::to(&phone_path(id.as_str())).into_response(),
+        Err(error) => again(error, NO_PHONE, &logins, (from, &id), offer, false).await,
+    }
+}
+
+async fn phone(
+    State(logins): State<Logins>,
+    offer: Offer,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+) -> Response {
+    let id = LoginId::from(attempt);
+    let path = phone_path(id.as_str());
+    let error = match logins.phone(from, &id).await {
+        Ok(PhoneState::Waiting(prompt)) => return shown(Some(&prompt), &path),
+        Ok(PhoneState::Approved { .. }) => return shown(None, &path),
+        Ok(PhoneState::Denied) => LoginError::NotApproved,
+        Ok(PhoneState::Over) => LoginError::ApprovalOver,
+        Err(error) => error,
+    };
+    again(error, NO_PHONE, &logins, (from, &id), offer, false).await
+}
+
+async fn finish_phone(
+    State(logins): State<Logins>,
+    offer: Offer,
+    Extension(DeviceAddr(from)): Extension<DeviceAddr>,
+    Path(attempt): Path<String>,
+) -> Response {
+    let id = LoginId::from(attempt);
+    match logins.finish_phone(from, &id).await {
+        Ok(PhoneStep::Waiting { .. }) => Redirect::to(&phone_path(id.as_str())).into_response(),
+        Ok(PhoneStep::Done(step)) => next(step, offer),
+        Err(error) => again(error, NO_PHONE, &logins, (from, &id), offer, false).await,
+    }
+}
+
 fn incomplete(offer: Offer) -> Response {
     let sign_in = SignIn {
         error: "the form is incomplete",
@@ -245,17 +323,32 @@ async fn after(
     offer: Offer,
     recovery_open: bool,
 ) -> Response {
-    let error = match step {
-        Ok(step) => return next(step, offer),
-        Err(LoginError::GatewayPending) => return Redirect::to("/").into_response(),
-        Err(error @ (LoginError::Refused | LoginError::Delayed { .. })) => error,
-        Err(error) => return notice(error),
-    };
+    match step {
+        Ok(step) => next(step, offer),
+        Err(error) => again(error, WRONG_CODE, logins, (from, id), offer, recovery_open).await,
+    }
+}
+
+/// What is still wanted, with why the last factor was not taken.
+async fn again(
+    error: LoginError,
+    refused: &str,
+    logins: &Logins,
+    (from, id): (IpAddr, &LoginId),
+    offer: Offer,
+    recovery_open: bool,
+) -> Response {
+    let is_refused = matches!(error, LoginError::Refused);
+    match error {
+        LoginError::GatewayPending => return Redirect::to("/").into_response(),
+        LoginError::Refused
+        | LoginError::Delayed { .. }
+        | LoginError::NotApproved
+        | LoginError::ApprovalOver => {}
+        error => return notice(error),
+    }
     let told = Told::from(error);
-    let text = match told.retry_after_s {
-        Some(_) => told.text.as_str(),
-        None => "the code is wrong, was used already, or is too old",
-    };
+    let text = if is_refused { refused } else { &told.text };
     let mut response = match logins.wants(from, id).await {
         Ok(wants) => code(told.status, text, &wants, offer, recovery_open),
         Err(error) => notice(error),
@@ -287,6 +380,7 @@ fn code(
         recovery: factors.contains(Factor::RecoveryCode),
         recovery_open,
         passkey: factors.contains(Factor::Passkey) && offer != Offer::Off,
+        phone: factors.contains(Factor::Phone),
         offer,
     };
     page(status, &code)

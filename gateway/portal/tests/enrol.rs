@@ -76,7 +76,7 @@ impl Fixture {
         let admin = control.admin();
         admin.add_user(tonic::Request::new(user)).await.unwrap();
         Self {
-            portal: public_app(control.enrolments(), control.connects(), None),
+            portal: public_app(control.enrolments(), control.connects(), None, None),
             control,
             now_ms,
             _state: state,

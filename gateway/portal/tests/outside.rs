@@ -114,6 +114,7 @@ impl Fixture {
                 control.enrolments(),
                 control.connects(),
                 Some(control.outside().with_passkeys(passkeys(&control))),
+                Some(control.approvals(passkeys(&control))),
             ),
             control,
             totp: Totp::from_url(totp.unwrap()).unwrap(),

@@ -47,6 +47,16 @@ pub(crate) struct PortalConfig {
 impl PortalConfig {
     /// Where links to enrol by lead: to the portal's name, or to the first public address.
     pub(crate) fn enrolment_page(&self) -> Option<String> {
+        self.public_page("/enrol")
+    }
+
+    /// Where phones approve logins: by passkeys, which need the portal's name.
+    pub(crate) fn approval_page(&self) -> Option<String> {
+        self.name.as_ref()?;
+        self.public_page("/approve")
+    }
+
+    fn public_page(&self, path: &str) -> Option<String> {
         let first = self.public.first()?;
         let host = match &self.name {
             Some(name) => name.to_string(),
@@ -54,8 +64,8 @@ impl PortalConfig {
             None => first.ip().to_string(),
         };
         Some(match first.port() {
-            443 => format!("https://{host}/enrol"),
-            port => format!("https://{host}:{port}/enrol"),
+            443 => format!("https://{host}{path}"),
+            port => format!("https://{host}:{port}{path}"),
         })
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_control::{Control, ControlConfig, PortalName, SsoConfig};
+use portcullis_control::{Approvals, Control, ControlConfig, PortalName, SsoConfig};
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
 use sha2::{Digest as _, Sha256};
@@ -201,12 +201,20 @@ impl Portal {
             self.control.enrolments(),
             self.control.connects(),
             Some(self.control.outside()),
+            self.approvals().ok(),
         );
         let text = format!("{inside:?}{outside:?}");
         let paths = text
             .split('"')
             .filter(|part| part.starts_with('/') && !part.contains("__private"));
         paths.map(str::to_owned).collect()
+    }
+
+    fn approvals(&self) -> Result<Approvals> {
+        let passkeys = self
+            .control
+            .passkeys(PortalName::parse(NAME)?, &[self.public])?;
+        Ok(self.control.approvals(passkeys))
     }
 
     /// Base64 of the SHA-256 of the CA's public key, as Chromium names what it shall trust.
@@ -321,8 +329,10 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
         tls,
         control.enrolments().with_passkeys(passkeys.clone()),
         control.connects(),
-        Some(control.outside().with_passkeys(passkeys)),
+        Some(control.outside().with_passkeys(passkeys.clone())),
+        Some(control.approvals(passkeys)),
     )?;
+    control.serve_approvals_at(format!("https://{NAME}:{}/approve", address.port()));
     Ok(portal)
 }
 

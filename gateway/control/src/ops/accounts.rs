@@ -9,7 +9,7 @@ use super::revocation::{Affected, locations_of_user};
 use super::users::{end_all, new_user, view};
 use super::{ADMIN, Result, by_admin, found};
 use crate::core::Core;
-use crate::domain::{Factor, FactorSet, Mode, Role};
+use crate::domain::{Factor, FactorSet, Invalid, Mode, Role};
 use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::enrolments::{self, NewLink};
@@ -98,9 +98,13 @@ impl Core {
     ) -> Result<v1::ResetFactorsResponse> {
         let reason = reason(&request.reason)?;
         let factors = match request.factors.as_slice() {
-            [] => FactorSet::ALL,
+            // A phone approves by a passkey on it, and goes with the passkeys.
+            [] => FactorSet::ALL.without(Factor::Phone),
             names => FactorSet::parse(names)?,
         };
+        if factors.contains(Factor::Phone) {
+            return Err(Invalid("a phone approves by its passkey: reset passkey".into()).into());
+        }
         let mut write = self.store.change(self.now_ms()).await?;
         let now_ms = write.now_ms();
         let name = &request.name;

@@ -339,7 +339,14 @@ async fn presets_set_what_they_promise(engine: Engine) {
     assert_eq!(added.idle_timeout_ms, HOUR_MS as u64);
     assert_eq!(
         added.factors,
-        ["password", "totp", "recovery-code", "passkey", "sso"]
+        [
+            "password",
+            "totp",
+            "recovery-code",
+            "passkey",
+            "sso",
+            "phone"
+        ]
     );
 
     let granted = world.grant("laptop").await;

@@ -13,9 +13,12 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Asking, NO_DEVICE, WRONG_CODE, WRONG_PASSWORD, login_cookie, opened_cookies, told};
+use super::{
+    Asking, NO_DEVICE, NO_PHONE, WRONG_CODE, WRONG_PASSWORD, login_cookie, opened_cookies, told,
+};
 use crate::api::{ApiError, Code, Ended, Login, Refusal};
 use crate::cookie::{self, SESSION};
+use crate::phone::{Phoned, PromptJson};
 use crate::view::SessionJson;
 
 #[derive(OpenApi)]
@@ -31,6 +34,8 @@ pub(super) fn routes() -> Router<Outside> {
         .routes(routes!(login))
         .routes(routes!(totp))
         .routes(routes!(recovery))
+        .routes(routes!(ask_phone))
+        .routes(routes!(finish_phone))
         .routes(routes!(begin_passkey))
         .routes(routes!(finish_passkey))
         .routes(routes!(device))
@@ -177,6 +182,32 @@ async fn finish_passkey(
     let (stranger, browser) = asking.who()?;
     let step = outside.finish_passkey(stranger, browser, &assertion.credential);
     Ok(Json(step.await?.into()))
+}
+
+/// Ask the user's phone to approve. What was asked before by this login is void.
+#[utoipa::path(post, path = "/api/v1/login/phone", tag = "login",
+    responses((status = 200, body = PromptJson), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn ask_phone(
+    State(outside): State<Outside>,
+    asking: Asking,
+) -> Result<Json<PromptJson>, ApiError> {
+    let (stranger, browser) = asking.who()?;
+    let prompt = outside.ask_phone(stranger, browser).await;
+    let prompt = prompt.map_err(|error| refused(error, NO_PHONE))?;
+    Ok(Json(prompt.into()))
+}
+
+/// Go on with what the phone has approved, from the network that asked it.
+#[utoipa::path(post, path = "/api/v1/login/phone/finish", tag = "login",
+    responses((status = 200, body = Phoned<Step>), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn finish_phone(
+    State(outside): State<Outside>,
+    asking: Asking,
+) -> Result<Json<Phoned<Step>>, ApiError> {
+    let (stranger, browser) = asking.who()?;
+    let step = outside.finish_phone(stranger, browser).await;
+    let step = step.map_err(|error| refused(error, NO_PHONE))?;
+    Ok(Json(step.into()))
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -74,6 +74,8 @@ impl FromRequestParts<Outside> for Offer {
 const WRONG_PASSWORD: &str =
     "the name or the password is wrong, or nothing can be signed in from here with it";
 const WRONG_CODE: &str = "the code is wrong, was used already, or is too old";
+const NO_PHONE: &str =
+    "no phone can approve this, or it was asked from another network, or taken already";
 const NO_DEVICE: &str = "this device cannot be signed in from here any more";
 
 /// By which a login goes on.

@@ -9,17 +9,24 @@ use axum::routing::{get, post};
 use axum::{Form, Router};
 use jiff::Timestamp;
 use portcullis_control::{
-    Choice, Factor, LoggedOut, LoginError, Outside, OutsideStep, Secret, SessionView,
+    Choice, Factor, LoggedOut, LoginError, Outside, OutsideStep, PhoneState, PhoneStep, Secret,
+    SessionView,
 };
 use serde::Deserialize;
 
-use super::{Asking, NO_DEVICE, WRONG_CODE, WRONG_PASSWORD, login_cookie, opened_cookies, told};
+use super::{
+    Asking, NO_DEVICE, NO_PHONE, WRONG_CODE, WRONG_PASSWORD, login_cookie, opened_cookies, told,
+};
 use crate::api::{Told, add_retry_after};
 use crate::cookie::{self, SESSION};
 use crate::own::session_script;
-use crate::pages::{Notice, page};
+use crate::pages::{Notice, heading, page};
+use crate::phone::{phone_script, shown};
 use crate::site::Offer;
 use crate::view::{Moment, level_in_words, seconds_left, time_left, wait};
+
+/// The page that waits for the phone.
+const PHONE: &str = "/login/phone";
 
 pub(super) fn routes() -> Router<Outside> {
     Router::new()
@@ -28,9 +35,12 @@ pub(super) fn routes() -> Router<Outside> {
         .route("/login", post(login))
         .route("/login/totp", post(totp))
         .route("/login/recovery", post(recovery))
+        .route("/login/phone", get(phone).post(ask_phone))
+        .route("/login/phone/finish", post(finish_phone))
         .route("/login/device", post(device))
         .route("/logout", post(logout))
         .route("/session.js", get(session_script))
+        .route("/phone.js", get(phone_script))
 }
 
 #[derive(Template)]
@@ -50,6 +60,7 @@ struct Code<'a> {
     /// A recovery code was refused, and the next one may be good.
     recovery_open: bool,
     passkey: bool,
+    phone: bool,
     offer: Offer,
 }
 
@@ -57,6 +68,14 @@ impl Code<'_> {
     /// For the template.
     fn passkey_call(&self) -> &'static str {
         "/api/v1/login/passkey"
+    }
+
+    fn phone_path(&self) -> &'static str {
+        PHONE
+    }
+
+    fn heading(&self) -> &'static str {
+        heading(self.totp || self.recovery, self.passkey)
     }
 }
 
@@ -178,6 +197,45 @@ async fn recovery(
     after(&outside, &asking, offer, step, WRONG_CODE, true).await
 }
 
+async fn ask_phone(State(outside): State<Outside>, offer: Offer, asking: Asking) -> Response {
+    let asked = match asking.who() {
+        Ok((stranger, browser)) => outside.ask_phone(stranger, browser).await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(_) => Redirect::to(PHONE).into_response(),
+        Err(error) => after(&outside, &asking, offer, Err(error), NO_PHONE, false).await,
+    }
+}
+
+async fn phone(State(outside): State<Outside>, offer: Offer, asking: Asking) -> Response {
+    let state = match asking.who() {
+        Ok((stranger, browser)) => outside.phone(stranger, browser).await,
+        Err(error) => Err(error),
+    };
+    let error = match state {
+        Ok(PhoneState::Waiting(prompt)) => return shown(Some(&prompt), PHONE),
+        Ok(PhoneState::Approved { .. }) => return shown(None, PHONE),
+        Ok(PhoneState::Denied) => LoginError::NotApproved,
+        Ok(PhoneState::Over) => LoginError::ApprovalOver,
+        Err(error) => error,
+    };
+    after(&outside, &asking, offer, Err(error), NO_PHONE, false).await
+}
+
+async fn finish_phone(State(outside): State<Outside>, offer: Offer, asking: Asking) -> Response {
+    let step = match asking.who() {
+        Ok((stranger, browser)) => outside.finish_phone(stranger, browser).await,
+        Err(error) => Err(error),
+    };
+    let step = match step {
+        Ok(PhoneStep::Waiting { .. }) => return Redirect::to(PHONE).into_response(),
+        Ok(PhoneStep::Done(step)) => Ok(step),
+        Err(error) => Err(error),
+    };
+    after(&outside, &asking, offer, step, NO_PHONE, false).await
+}
+
 #[derive(Deserialize)]
 struct DeviceForm {
     device: String,
@@ -272,6 +330,7 @@ fn next(
                 recovery: factors.contains(Factor::RecoveryCode),
                 recovery_open,
                 passkey: factors.contains(Factor::Passkey),
+                phone: factors.contains(Factor::Phone),
                 offer,
             },
         ),

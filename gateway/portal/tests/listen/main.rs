@@ -155,6 +155,7 @@ async fn strangers_are_spoken_to_in_public_and_not_without_end() {
         control.enrolments(),
         control.connects(),
         None,
+        None,
     )
     .unwrap();
     let address = portal.addresses()[0];
@@ -190,6 +191,7 @@ async fn all_addresses_in_public_take_nothing_from_the_one_inside() {
         tls(),
         control.enrolments(),
         control.connects(),
+        None,
         None,
     )
     .unwrap();

@@ -85,7 +85,12 @@ async fn the_apis_outside_do_what_their_descriptions_say() {
     let count = Arc::new(AtomicU32::new(0));
     let enrolments = control.enrolments().with_passkeys(passkeys(&control));
     let outside = control.outside().with_passkeys(passkeys(&control));
-    let app = public_app(enrolments, control.connects(), Some(outside));
+    let app = public_app(
+        enrolments,
+        control.connects(),
+        Some(outside),
+        Some(control.approvals(passkeys(&control))),
+    );
     let app = app.layer(middleware::map_request(move |mut request: Request| {
         let number = count.fetch_add(1, Ordering::Relaxed);
         let from = PublicAddr(Ipv4Addr::from(number).into());
@@ -99,6 +104,7 @@ async fn the_apis_outside_do_what_their_descriptions_say() {
         "api/v1/enrol/openapi.json",
         "api/v1/openapi.json",
         "api/v1/connect/openapi.json",
+        "api/v1/approve/openapi.json",
     ] {
         run(
             &format!("http://{address}/{description}"),

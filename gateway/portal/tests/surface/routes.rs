@@ -76,6 +76,10 @@ const OUTSIDE_ASSERTED: Reads = Json(
     r#"{"credential":{"id":"AA","rawId":"AA","type":"public-key","response":{"authenticatorData":"AA","clientDataJSON":"AA","signature":"AA"}}}"#,
 );
 const LOGIN: Reads = Json(r#"{"username":"ada","password":"correct horse battery"}"#);
+const TOKEN: Reads = Json(r#"{"token":"x"}"#);
+const APPROVED: Reads = Json(
+    r#"{"token":"x","number":42,"credential":{"id":"AA","rawId":"AA","type":"public-key","response":{"authenticatorData":"AA","clientDataJSON":"AA","signature":"AA"}}}"#,
+);
 const LOGIN_FORM: Reads = Form("username=ada&password=correct+horse+battery");
 /// The one that it is: the cases after it sign in by it.
 const NEW_PASSWORD: Reads = Json(r#"{"password":"correct horse battery"}"#);
@@ -90,6 +94,20 @@ pub(crate) const CASES: &[Case] = &[
         "/api/v1/login/{attempt}/recovery",
         CODE,
         401,
+    ),
+    case(
+        Inside,
+        "POST",
+        "/api/v1/login/{attempt}/phone",
+        Nothing,
+        401,
+    ),
+    case(
+        Inside,
+        "POST",
+        "/api/v1/login/{attempt}/phone/finish",
+        Nothing,
+        410,
     ),
     case(Inside, "POST", "/api/v1/login/passkey/begin", Nothing, 404),
     case(
@@ -179,6 +197,14 @@ pub(crate) const CASES: &[Case] = &[
         Form("code=000000"),
         401,
     ),
+    case(Inside, "POST", "/login/{attempt}/phone", Nothing, 401),
+    case(
+        Inside,
+        "POST",
+        "/login/{attempt}/phone/finish",
+        Nothing,
+        410,
+    ),
     case(Inside, "POST", "/login/sso/{provider}", Nothing, 502),
     case(Inside, "POST", "/logout", Nothing, 303),
     case(
@@ -244,6 +270,8 @@ pub(crate) const CASES: &[Case] = &[
     case(Outside, "POST", "/api/v1/login", LOGIN, 200),
     case(Outside, "POST", "/api/v1/login/totp", CODE, 404),
     case(Outside, "POST", "/api/v1/login/recovery", CODE, 404),
+    case(Outside, "POST", "/api/v1/login/phone", Nothing, 404),
+    case(Outside, "POST", "/api/v1/login/phone/finish", Nothing, 404),
     case(Outside, "POST", "/api/v1/login/passkey/begin", Nothing, 404),
     case(
         Outside,
@@ -328,6 +356,24 @@ pub(crate) const CASES: &[Case] = &[
         CODE,
         404,
     ),
+    case(
+        Outside,
+        "POST",
+        "/api/v1/connect/{attempt}/phone",
+        Nothing,
+        404,
+    ),
+    case(
+        Outside,
+        "POST",
+        "/api/v1/connect/{attempt}/phone/finish",
+        Nothing,
+        404,
+    ),
+    case(Outside, "POST", "/api/v1/approve", TOKEN, 404),
+    case(Outside, "POST", "/api/v1/approve/begin", TOKEN, 404),
+    case(Outside, "POST", "/api/v1/approve/finish", APPROVED, 404),
+    case(Outside, "POST", "/api/v1/approve/deny", TOKEN, 404),
     case(Outside, "DELETE", "/api/v1/connect/session", Nothing, 401),
     case(Outside, "POST", "/enrol", Form("link=x"), 404),
     case(
@@ -347,6 +393,8 @@ pub(crate) const CASES: &[Case] = &[
     case(Outside, "POST", "/login", LOGIN_FORM, 200),
     case(Outside, "POST", "/login/totp", Form("code=000000"), 404),
     case(Outside, "POST", "/login/recovery", Form("code=000000"), 404),
+    case(Outside, "POST", "/login/phone", Nothing, 404),
+    case(Outside, "POST", "/login/phone/finish", Nothing, 404),
     case(Outside, "POST", "/login/device", Form("device=x"), 404),
     case(Outside, "POST", "/logout", Nothing, 303),
     case(

@@ -103,10 +103,17 @@ impl World {
         let sso = || control.sso(name(), &[443]).unwrap().unwrap();
         let outside = control.outside().with_passkeys(passkeys.clone());
         let enrolments = control.enrolments().with_passkeys(passkeys.clone());
+        let approvals = control.approvals(passkeys.clone());
+        control.serve_approvals_at(format!("{ORIGIN}/approve"));
         sqlx::any::install_default_drivers();
         let mut world = Self {
             inside: app(control.logins(), Some(passkeys), Some(sso())),
-            outside: public_app(enrolments, control.connects(), Some(outside)),
+            outside: public_app(
+                enrolments,
+                control.connects(),
+                Some(outside),
+                Some(approvals),
+            ),
             provider: backchannel_app(sso()),
             database: AnyConnection::connect(&url).await.unwrap(),
             key: KeyPair::generate().unwrap(),

@@ -157,6 +157,7 @@ pub(crate) fn serve_as(control: &Control, name: &PortalName) -> Serving {
         control.enrolments(),
         control.connects(),
         None,
+        None,
     )
     .unwrap();
     let address = portal.addresses()[0];

@@ -23,22 +23,34 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let tls = control.server_config_for_portal(&ips, config.name.as_ref())?;
     let mut outside = config.outside.then(|| control.outside());
     let mut enrolments = control.enrolments();
+    let mut approvals = None;
     if let Some(name) = &config.name {
         let mut ports: Vec<u16> = config.public.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
         ports.dedup();
         let passkeys = control.passkeys(name.clone(), &ports)?;
         outside = outside.map(|outside| outside.with_passkeys(passkeys.clone()));
+        approvals = Some(control.approvals(passkeys.clone()));
         enrolments = enrolments.with_passkeys(passkeys);
     }
     let connects = control.connects();
-    let portal = Portal::bind_public(&config.public, tls, enrolments, connects, outside)?;
+    let portal = Portal::bind_public(
+        &config.public,
+        tls,
+        enrolments,
+        connects,
+        outside,
+        approvals,
+    )?;
     tracing::info!(
         page,
         sign_in = config.outside,
         "users enrol by one-time links, and devices of session-key locations connect"
     );
     control.serve_enrolments_at(page);
+    if let Some(page) = config.approval_page() {
+        control.serve_approvals_at(page);
+    }
     Ok(Some(portal))
 }
 
