@@ -478,7 +478,7 @@ async fn the_calls_are_described_beside_those_of_enrolment() {
     let described = fixture.get("/api/v1/openapi.json", "").await;
     let described: Value = serde_json::from_str(&described.text).unwrap();
     let paths = described["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 7, "{paths:?}");
+    assert_eq!(paths.len(), 9, "{paths:?}");
     assert!(paths["/api/v1/session"]["get"].is_object());
     let enrolment = fixture.get("/api/v1/enrol/openapi.json", "").await;
     assert_eq!(enrolment.status, StatusCode::OK);

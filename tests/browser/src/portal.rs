@@ -159,6 +159,11 @@ impl Portal {
         self.sql("UPDATE enrolment_links SET expires_ms = 1").await
     }
 
+    /// Lets the minute of every phone's approval pass.
+    pub async fn expire_approvals(&self) -> Result<()> {
+        self.sql("UPDATE approvals SET expires_ms = 1").await
+    }
+
     /// Lets an hour pass since every login.
     pub async fn age_logins(&self) -> Result<()> {
         self.sql("UPDATE sessions SET authenticated_at_ms = authenticated_at_ms - 3600000")

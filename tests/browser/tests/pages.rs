@@ -20,6 +20,17 @@ const PAGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "/approve",
+        &[
+            "approve",
+            "approve-denied",
+            "approve-done",
+            "approve-no-passkey",
+            "approve-over",
+            "approve-wrong-number",
+        ],
+    ),
+    (
         "/devices",
         &[
             "devices",
@@ -62,6 +73,7 @@ const PAGES: &[(&str, &[&str])] = &[
         "/login",
         &[
             "code",
+            "code-phone",
             "sign-in-refused",
             "sign-in-delayed",
             "outside-code",
@@ -73,6 +85,8 @@ const PAGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("/login/device", &["outside-session"]),
+    ("/login/phone", &["outside-phone-waiting"]),
+    ("/login/phone/finish", &["outside-devices"]),
     ("/login/recovery", &["outside-code-refused"]),
     (
         "/login/sso/{provider}",
@@ -83,6 +97,11 @@ const PAGES: &[(&str, &[&str])] = &[
         &["sign-in-provider-refused", "notice"],
     ),
     ("/login/totp", &["outside-devices"]),
+    (
+        "/login/{attempt}/phone",
+        &["phone-waiting", "phone-refused"],
+    ),
+    ("/login/{attempt}/phone/finish", &["session"]),
     ("/login/{attempt}/recovery", &["code-recovery-refused"]),
     ("/login/{attempt}/totp", &["code-refused"]),
     ("/logout", &["sign-in"]),

@@ -106,7 +106,7 @@ struct Login {
     /// The level that every session has to have [default of a new location: mfa]
     #[arg(long, value_name = "LEVEL", value_enum)]
     require: Option<Require>,
-    /// What a login may be proven with, of password, totp, recovery-code, passkey and sso [default of a new
+    /// What a login may be proven with, of password, totp, recovery-code, passkey, sso and phone [default of a new
     /// location: all]
     #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
     factors: Option<Vec<String>>,
