@@ -11,11 +11,16 @@ use authenticator::Authenticator;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::{Extension, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_client::KeyPair;
 use portcullis_control::{Control, ControlConfig, PortalName};
 use portcullis_portal::{DeviceAddr, PublicAddr, app, public_app};
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
+use portcullis_trust::Claim;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
@@ -27,6 +32,7 @@ const ELSEWHERE: &str = "203.0.113.7";
 
 /// Ada's laptop in its tunnel, her phone outside, and a passkey on it.
 struct Fixture {
+    control: Control,
     inside: Router,
     outside: Router,
     laptop: IpAddr,
@@ -111,6 +117,7 @@ impl Fixture {
         control.logins().end(laptop).await.unwrap().unwrap();
         control.serve_approvals_at(format!("{ORIGIN}/approve"));
         Self {
+            control: control.clone(),
             inside: app(control.logins(), Some(passkeys.clone()), None),
             outside: public_app(
                 control.enrolments(),
@@ -376,4 +383,109 @@ async fn another_network_finishes_nothing_outside() {
     assert_eq!(devices.json()["devices"][0]["name"], "laptop");
     let again = fixture.stranger(HOME, finish()).await;
     assert_ne!(again.status, StatusCode::OK);
+}
+
+/// Ada's device at a session-key location, whose gateway is not connected.
+async fn vault(fixture: &Fixture) -> KeyPair {
+    let admin = fixture.control.admin();
+    let location = v1::AddLocationRequest {
+        location: Some(v1::Location {
+            name: "vault".into(),
+            pools: vec!["10.88.0.0/24".into()],
+            endpoint: "vpn.example.org:51820".into(),
+            mode: "session-key".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let location = tonic::Request::new(location);
+    admin.add_location(location).await.unwrap();
+    fixture.control.gateway_token("gw", "vault").await.unwrap();
+    let url = format!("sqlite://{}/portcullis.db", fixture._state.path().display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE gateways SET public_key = $1")
+        .bind(STANDARD.encode([5; 32]))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let key = KeyPair::generate().unwrap();
+    let device = tonic::Request::new(v1::AddDeviceRequest {
+        name: "build".into(),
+        user: "ada".into(),
+        location: "vault".into(),
+        public_key: key.public().as_bytes().to_vec(),
+        ..Default::default()
+    });
+    admin.add_device(device).await.unwrap();
+    key
+}
+
+/// A login with the proof of the device's key, and the password.
+async fn prove(fixture: &Fixture, key: &KeyPair) -> Value {
+    let public_key = STANDARD.encode(key.public().as_bytes());
+    let to = json!({ "location": "vault", "public_key": public_key });
+    let asked = json_call("/api/v1/connect/challenge", "", &to);
+    let asked = fixture.stranger(HOME, asked).await.json();
+    let challenge = asked["challenge"].as_str().unwrap();
+    let location_key = asked["location_key"].as_str().unwrap();
+    let location_key = STANDARD.decode(location_key).unwrap();
+    let claim = Claim {
+        challenge,
+        location: "vault",
+        username: "ada",
+        device: key.public().as_bytes(),
+        location_key: location_key.as_slice().try_into().unwrap(),
+    };
+    let own = STANDARD.decode(key.private_base64().as_bytes()).unwrap();
+    let proof = claim.prove(own.as_slice().try_into().unwrap()).unwrap();
+    let body = json!({
+        "location": "vault", "public_key": public_key, "challenge": challenge,
+        "proof": STANDARD.encode(proof.as_slice()), "username": "ada", "password": PASSWORD,
+    });
+    let begun = json_call("/api/v1/connect", "", &body);
+    fixture.stranger(HOME, begun).await.json()
+}
+
+/// The connection itself takes a gateway: see control's tests.
+#[tokio::test]
+async fn the_calls_of_connect_ask_wait_and_go_on_from_where_they_asked() {
+    let mut fixture = Fixture::new().await;
+    let key = vault(&fixture).await;
+    let begun = prove(&fixture, &key).await;
+    let factors = begun["factors"].as_array().unwrap();
+    assert!(factors.contains(&json!("phone")), "{begun}");
+    let attempt = begun["attempt"].as_str().unwrap();
+    let path = format!("/api/v1/connect/{attempt}/phone");
+    // Without a body.
+    let bare = |path: &str| {
+        let post = Request::post(path).header(header::HOST, HOST);
+        post.body(Body::empty()).unwrap()
+    };
+    let asked = fixture.stranger(HOME, bare(&path)).await;
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text);
+    let asked = asked.json();
+    let names: Vec<&String> = asked.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["expires_in_s", "number", "url"]);
+    let url = asked["url"].as_str().unwrap();
+    let token = json!({ "token": url.split_once('#').unwrap().1 });
+    let seen = fixture.phone("", token).await.json();
+    assert_eq!(seen["device"], "build");
+    assert_eq!(
+        (&seen["network"], &seen["in_tunnel"]),
+        (&json!(HOME), &json!(false))
+    );
+
+    let finish = format!("{path}/finish");
+    let waiting = fixture.stranger(HOME, bare(&finish)).await;
+    assert_eq!(waiting.status, StatusCode::OK);
+    assert_eq!(waiting.json()["state"], "waiting");
+    let number = asked["number"].as_u64().unwrap();
+    let approved = fixture.approve(url, number).await;
+    assert_eq!(approved.status, StatusCode::NO_CONTENT, "{}", approved.text);
+    let relayed = fixture.stranger(ELSEWHERE, bare(&finish)).await;
+    assert_eq!(relayed.status, StatusCode::UNAUTHORIZED, "{}", relayed.text);
+    let taken = fixture.stranger(HOME, bare(&finish)).await;
+    assert_eq!(taken.json()["code"], "no_gateway", "{}", taken.text);
+    let replayed = fixture.stranger(HOME, bare(&finish)).await;
+    assert_eq!(replayed.json()["code"], "unknown_attempt");
 }

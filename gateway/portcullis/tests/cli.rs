@@ -621,7 +621,14 @@ fn what_is_seen_of_devices() {
     let set = service.json(&["location", "set", "office", "--answer-drops", "false"]);
     assert_eq!(set["answer_drops"], false);
     assert_eq!(set["require"], "mfa");
-    let all = ["password", "totp", "recovery-code", "passkey", "sso"];
+    let all = [
+        "password",
+        "totp",
+        "recovery-code",
+        "passkey",
+        "sso",
+        "phone",
+    ];
     assert_eq!(set["factors"], serde_json::json!(all));
 
     // What gets stricter waits for the gateway, which is gone: committed, and pending.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{PhoneState, written};
+use super::written;
 use crate::core::Core;
 use crate::login::{LoginError, left};
 use crate::secrets::TokenHash;
@@ -57,12 +57,5 @@ impl Core {
         }
         outside_limits::forgive(write.sql(), share).await?;
         Ok(true)
-    }
-}
-
-impl PhoneState {
-    /// Whether the computer goes on showing it.
-    pub fn is_over(&self) -> bool {
-        matches!(self, Self::Denied | Self::Over)
     }
 }
