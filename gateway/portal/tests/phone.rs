@@ -422,7 +422,8 @@ async fn vault(fixture: &Fixture) -> KeyPair {
 
 /// A login with the proof of the device's key, and the password.
 async fn prove(fixture: &Fixture, key: &KeyPair) -> Value {
-    let public_key = STANDARD.encode(key.public().as_bytes());
+    let device = key.public();
+    let public_key = STANDARD.encode(device.as_bytes());
     let to = json!({ "location": "vault", "public_key": public_key });
     let asked = json_call("/api/v1/connect/challenge", "", &to);
     let asked = fixture.stranger(HOME, asked).await.json();
@@ -433,7 +434,7 @@ async fn prove(fixture: &Fixture, key: &KeyPair) -> Value {
         challenge,
         location: "vault",
         username: "ada",
-        device: key.public().as_bytes(),
+        device: device.as_bytes(),
         location_key: location_key.as_slice().try_into().unwrap(),
     };
     let own = STANDARD.decode(key.private_base64().as_bytes()).unwrap();
