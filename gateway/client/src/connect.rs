@@ -96,6 +96,29 @@ enum Step {
     Next(Attempt),
 }
 
+impl Step {
+    fn granted(self) -> Result<Granted, PortalError> {
+        match self {
+            Self::Granted(granted) => Ok((*granted).into()),
+            Self::Next(next) => Err(PortalError::Refused(format!(
+                "this location asks for one more factor, which a terminal cannot present ({})",
+                next.factors.join(", ")
+            ))),
+        }
+    }
+}
+
+/// What is to be shown for a phone.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PhoneAsked {
+    /// For a QR code, which the phone opens. Names the login: not for anybody else.
+    pub url: String,
+    /// To be typed there.
+    pub number: u8,
+    /// Seconds.
+    pub expires_in_s: u64,
+}
+
 #[derive(Deserialize)]
 struct GrantedJson {
     session: Session,
@@ -214,6 +237,27 @@ impl PortalClient {
         self.finish_connect(attempt, "recovery", code)
     }
 
+    /// Asks the user's phone, or a browser that has the user's passkeys.
+    pub fn ask_phone(&self, attempt: &Attempt) -> Result<PhoneAsked, PortalError> {
+        let url = format!("{}/connect/{}/phone", self.base, attempt.id);
+        answer(self.agent.post(&url).send_empty()?)
+    }
+
+    /// The last factor: the phone's answer. `None` as long as there is none.
+    pub fn connect_by_phone(&self, attempt: &Attempt) -> Result<Option<Granted>, PortalError> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Answer {
+            Step(Step),
+            Waiting {},
+        }
+        let url = format!("{}/connect/{}/phone/finish", self.base, attempt.id);
+        match answer(self.agent.post(&url).send_empty()?)? {
+            Answer::Step(step) => step.granted().map(Some),
+            Answer::Waiting {} => Ok(None),
+        }
+    }
+
     fn finish_connect(
         &self,
         attempt: &Attempt,
@@ -225,13 +269,8 @@ impl PortalClient {
             code: &'a str,
         }
         let url = format!("{}/connect/{}/{factor}", self.base, attempt.id);
-        match answer(self.agent.post(&url).send_json(Code { code })?)? {
-            Step::Granted(granted) => Ok((*granted).into()),
-            Step::Next(next) => Err(PortalError::Refused(format!(
-                "this location asks for one more factor, which a terminal cannot present ({})",
-                next.factors.join(", ")
-            ))),
-        }
+        let step: Step = answer(self.agent.post(&url).send_json(Code { code })?)?;
+        step.granted()
     }
 
     /// What became of the connection's session. `None` where the server has forgotten it.

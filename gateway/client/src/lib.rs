@@ -9,7 +9,7 @@ pub mod portal;
 mod record;
 pub mod wireguard;
 
-pub use connect::{Connected, Connection, Granted, Renewal, Tunnel};
+pub use connect::{Connected, Connection, Granted, PhoneAsked, Renewal, Tunnel};
 pub use device::{ConnectLock, DeviceError, DeviceState};
 pub use keys::{KeyPair, PublicKey};
 pub use portal::{PortalClient, PortalError, Reset, Session};

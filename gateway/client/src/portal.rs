@@ -98,6 +98,11 @@ impl Attempt {
     pub fn wants(&self, factor: &str) -> bool {
         self.factors.iter().any(|wanted| wanted == factor)
     }
+
+    /// Whether something that is typed would do.
+    pub fn can_be_typed(&self) -> bool {
+        self.wants("totp") || self.wants("recovery-code")
+    }
 }
 
 /// A live session, as the portal shows it.
@@ -313,7 +318,9 @@ fn refusal(status: u16, body: &[u8]) -> PortalError {
     }
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => match refusal.code.as_str() {
-            "refused" | "unknown_attempt" | "no_session" => PortalError::Refused(refusal.error),
+            "refused" | "unknown_attempt" | "no_session" | "no_phone" | "not_approved" => {
+                PortalError::Refused(refusal.error)
+            }
             "delayed" => PortalError::Delayed {
                 retry_after: Duration::from_secs(refusal.retry_after_s),
             },

@@ -69,6 +69,20 @@ impl Output {
         out.flush()
     }
 
+    /// One of many answers whose text has several lines.
+    pub(crate) fn lines(
+        self,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => writeln!(out, "{}", json())?,
+            Format::Text => writeln!(out, "{}", printable_lines(&text()))?,
+        }
+        out.flush()
+    }
+
     /// Something to know besides the answer; not part of a JSON answer.
     pub(crate) fn note(self, text: &str) {
         if !self.is_json() {

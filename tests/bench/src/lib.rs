@@ -3,12 +3,14 @@
 //! configuration is kept in memory. Everything else is the product.
 #![forbid(unsafe_code)]
 
+mod fleet;
 mod namespace;
 mod percentile;
 mod wireguard;
 mod workload;
 
 pub use datapath_tests::figure::Figure;
+pub use fleet::{SERVER, datagram, in_sync, start};
 pub use namespace::{Host, Tun, in_own_namespace, run, write_sysctl};
 pub use percentile::percentile;
 pub use wireguard::InMemory;

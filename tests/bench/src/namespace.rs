@@ -35,6 +35,7 @@ pub fn write_sysctl(name: &str, value: &str) -> Result<()> {
 
 /// A TUN device: raw IP packets, like WireGuard's interface. Writing to it is a packet's arrival.
 pub struct Tun {
+    pub name: String,
     pub device: SyncDevice,
     pub index: u32,
 }
@@ -54,7 +55,11 @@ impl Tun {
             // /sys shows the namespace in which it was mounted.
             Err(_) => device.if_index()?,
         };
-        Ok(Self { device, index })
+        Ok(Self {
+            name: name.to_owned(),
+            device,
+            index,
+        })
     }
 }
 

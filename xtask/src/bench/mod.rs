@@ -27,6 +27,8 @@ enum Suite {
     Gate,
     /// The packet path with policies, in detail.
     Datapath,
+    /// Logins at session-key locations, and peers that come and go.
+    Connect,
 }
 
 /// A measuring program: a binary of a workspace package.
@@ -52,6 +54,7 @@ impl Suite {
         match self {
             Self::Gate => "gate",
             Self::Datapath => "datapath",
+            Self::Connect => "connect",
         }
     }
 
@@ -63,6 +66,18 @@ impl Suite {
                         Program::here("datapath-tests", "bench-packet"),
                         Program::here("gate-bench", "bench-adopt"),
                         Program::here("gate-bench", "bench-revoke"),
+                    ]
+                }
+            }
+            Self::Connect => {
+                const {
+                    &[
+                        Program::here("gate-bench", "bench-connect"),
+                        Program {
+                            package: "gate-bench",
+                            binary: "bench-wireguard",
+                            kernels: &[Series::V6_12],
+                        },
                     ]
                 }
             }

@@ -1,6 +1,7 @@
 //! `portcullis connect`: the login that comes before a session-key location's tunnel, and the tunnel.
 
 mod account;
+mod approve;
 mod disconnect;
 mod dns;
 mod renew;
@@ -150,7 +151,7 @@ impl ConnectArgs {
         output: Output,
     ) -> Result<Ended> {
         let portal = Arc::clone(&login.portal);
-        let connection = match login.finish()? {
+        let connection = match login.finish(output)? {
             Granted::New(connection) => Arc::new(connection),
             Granted::Renewed(_) => {
                 bail!("the server has renewed a session in place of opening one")

@@ -1,5 +1,5 @@
-//! What WireGuard's configuration takes in a kernel that has it: all peers at once, one more, and
-//! finding that nothing is to be done.
+//! What WireGuard's configuration takes in a kernel that has it: all peers at once, one more, one that goes, one whose
+//! pre-shared key changes, and finding that nothing is to be done.
 #![forbid(unsafe_code)]
 
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use gate_bench::{Figure, run};
 use ipnet::IpNet;
-use portcullis_agent::keys::PublicKey;
+use portcullis_agent::keys::{PresharedKey, PublicKey};
 use portcullis_agent::wireguard::{Kernel, PeerChange, PeerUpdate, WireGuard as _};
 
 fn main() -> Result<()> {
@@ -28,10 +28,29 @@ fn measure(interface: &str, peers: u32, name: &str) -> Result<()> {
     wireguard.apply(&all)?;
     figure(&format!("wireguard/setup_{name}"), start)?;
 
-    let one = [peer(peers)?];
-    let start = Instant::now();
-    wireguard.apply(&one)?;
-    figure(&format!("wireguard/change_{name}"), start)?;
+    let one = peer(peers)?;
+    let PeerChange::Update(update) = &one else {
+        unreachable!("it was made as one");
+    };
+    let renewed = PeerChange::Update(PeerUpdate {
+        key: update.key,
+        create: false,
+        preshared_key: Some(Some(PresharedKey::from_kernel([9; 32]).expect("no zeros"))),
+        endpoint: None,
+        persistent_keepalive: None,
+        allowed_ips: None,
+    });
+    let removed = PeerChange::Remove(update.key);
+    for (what, change) in [
+        ("add", one.clone()),
+        ("renew", renewed),
+        ("remove", removed),
+        ("change", one),
+    ] {
+        let start = Instant::now();
+        wireguard.apply(&[change])?;
+        figure(&format!("wireguard/{what}_{name}"), start)?;
+    }
 
     // Nothing to be done is known once everything has been read.
     let start = Instant::now();

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use portcullis_client::connect::Granted;
 use portcullis_client::portal::Attempt;
 use portcullis_client::{Fingerprint, KeyPair, PortalClient, PortalError};
 
 use super::Name;
+use super::approve::Approver;
 use crate::cli::login::{Second, ask};
 use crate::input;
 use crate::output::Output;
@@ -34,13 +35,25 @@ pub(super) struct AccountArgs {
     /// A shell command that prints the six digits of the authenticator
     #[arg(long, value_name = "COMMAND")]
     totp_command: Option<String>,
+    /// Be approved by phone: shows a QR code and a number
+    #[arg(long, conflicts_with = "totp_command")]
+    phone: bool,
+    /// Be approved in this machine's browser, with a passkey
+    #[arg(long, conflicts_with_all = ["totp_command", "phone"])]
+    browser: bool,
 }
 
 /// A login whose last factor is there, and not yet sent.
 pub(super) struct Login {
     pub(super) portal: Arc<PortalClient>,
     attempt: Attempt,
-    second: Second,
+    last: Last,
+}
+
+/// The last factor.
+enum Last {
+    Typed(Second),
+    Approved(Approver),
 }
 
 impl AccountArgs {
@@ -64,29 +77,39 @@ impl AccountArgs {
             output.note(&hint(device, &self.user));
         }
         let attempt = begun?;
-        let second = self.second(&attempt)?;
+        let last = self.last(&attempt)?;
         Ok(Login {
             portal,
             attempt,
-            second,
+            last,
         })
     }
 
-    fn second(&self, attempt: &Attempt) -> Result<Second> {
-        match &self.totp_command {
-            Some(command) => Ok(Second::Totp(input::from_command(command)?)),
-            None => ask(attempt, &self.server),
-        }
+    fn last(&self, attempt: &Attempt) -> Result<Last> {
+        let can = attempt.wants("phone");
+        Ok(match (&self.totp_command, self.phone, self.browser) {
+            (Some(command), ..) => Last::Typed(Second::Totp(input::from_command(command)?)),
+            (None, false, false) if attempt.can_be_typed() || !can => {
+                Last::Typed(ask(attempt, &self.server)?)
+            }
+            (None, ..) if !can => bail!(PortalError::Refused(
+                "this location takes no approval by phone or browser".to_owned()
+            )),
+            (None, _, true) => Last::Approved(Approver::Browser),
+            (None, _, false) => Last::Approved(Approver::Phone),
+        })
     }
 }
 
 impl Login {
     /// The last factor.
-    pub(super) fn finish(self) -> Result<Granted, PortalError> {
-        match self.second {
-            Second::Totp(code) => self.portal.connect_by_totp(&self.attempt, code.trim()),
-            Second::Recovery(code) => self.portal.connect_by_recovery(&self.attempt, &code),
-        }
+    pub(super) fn finish(self, output: Output) -> Result<Granted> {
+        let (portal, attempt) = (&self.portal, &self.attempt);
+        Ok(match self.last {
+            Last::Typed(Second::Totp(code)) => portal.connect_by_totp(attempt, code.trim())?,
+            Last::Typed(Second::Recovery(code)) => portal.connect_by_recovery(attempt, &code)?,
+            Last::Approved(approver) => approver.ask(portal, attempt, output)?,
+        })
     }
 }
 
