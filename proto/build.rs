@@ -1,10 +1,11 @@
 /// Messages that carry secrets: their `Debug` is written by hand, in src/redacted.rs.
-const SECRET: [&str; 11] = [
+const SECRET: [&str; 12] = [
     "AddDeviceResponse",
     "AddGatewayResponse",
     "AddSessionResponse",
     "AddUserRequest",
     "AddUserResponse",
+    "DeviceInvite",
     "EnrollRequest",
     "EnrolmentLink",
     "Peer",

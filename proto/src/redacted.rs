@@ -28,6 +28,7 @@ macro_rules! redact {
 redact!(AddDeviceResponse {
     device, gateway_public_key, location, ca_fingerprint, portal_url
 } hides { preshared_key });
+redact!(DeviceInvite { user, location, expires_ms, server, ca_fingerprint } hides { token });
 redact!(AddGatewayResponse { gateway, ca_fingerprint, control_url } hides { token });
 redact!(AddSessionResponse { session } hides { preshared_key });
 redact!(AddUserRequest { name, groups, role, invite, valid_ms } hides { password });

@@ -96,6 +96,13 @@ enum Step {
     Next(Attempt),
 }
 
+/// A challenge and its answer.
+struct Proven {
+    public_key: String,
+    challenge: String,
+    proof: Zeroizing<String>,
+}
+
 impl Step {
     fn granted(self) -> Result<Granted, PortalError> {
         match self {
@@ -165,16 +172,6 @@ impl PortalClient {
         renew: bool,
     ) -> Result<Attempt, PortalError> {
         #[derive(Serialize)]
-        struct To<'a> {
-            location: &'a str,
-            public_key: &'a str,
-        }
-        #[derive(Deserialize)]
-        struct Challenge {
-            challenge: String,
-            location_key: String,
-        }
-        #[derive(Serialize)]
         struct Begin<'a> {
             location: &'a str,
             public_key: &'a str,
@@ -184,11 +181,82 @@ impl PortalClient {
             password: &'a str,
             renew: bool,
         }
+        let proven = self.prove_device(location, device, username)?;
+        let begin = Begin {
+            location,
+            public_key: &proven.public_key,
+            challenge: &proven.challenge,
+            proof: &proven.proof,
+            username,
+            password,
+            renew,
+        };
+        let url = format!("{}/connect", self.base);
+        match answer(self.agent.post(&url).send_json(begin)?)? {
+            Step::Next(attempt) => Ok(attempt),
+            // No location is content with a password.
+            Step::Granted(_) => Err(PortalError::OneFactor),
+        }
+    }
+
+    /// Makes the device's key known, with what an administrator has given out for this user and this location.
+    pub fn enrol_device(
+        &self,
+        location: &str,
+        device: &KeyPair,
+        username: &str,
+        invitation: &str,
+        called: &str,
+    ) -> Result<(), PortalError> {
+        #[derive(Serialize)]
+        struct Enrol<'a> {
+            location: &'a str,
+            public_key: &'a str,
+            challenge: &'a str,
+            proof: &'a str,
+            username: &'a str,
+            invitation: &'a str,
+            name: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Enrolled {}
+        let proven = self.prove_device(location, device, username)?;
+        let enrol = Enrol {
+            location,
+            public_key: &proven.public_key,
+            challenge: &proven.challenge,
+            proof: &proven.proof,
+            username,
+            invitation,
+            name: called,
+        };
+        let url = format!("{}/connect/enrol", self.base);
+        let Enrolled {} = answer(self.agent.post(&url).send_json(enrol)?)?;
+        Ok(())
+    }
+
+    /// Answers a challenge for the device's key.
+    fn prove_device(
+        &self,
+        location: &str,
+        device: &KeyPair,
+        username: &str,
+    ) -> Result<Proven, PortalError> {
+        #[derive(Serialize)]
+        struct To<'a> {
+            location: &'a str,
+            public_key: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Challenge {
+            challenge: String,
+            location_key: String,
+        }
         let device_key = device.public();
-        let public_key = &device_key.to_string();
+        let public_key = device_key.to_string();
         let to = To {
             location,
-            public_key,
+            public_key: &public_key,
         };
         let url = format!("{}/connect/challenge", self.base);
         let given: Challenge = answer(self.agent.post(&url).send_json(to)?)?;
@@ -206,21 +274,11 @@ impl PortalClient {
         let proof = claim
             .prove(device.private_bytes())
             .ok_or(PortalError::LocationKey)?;
-        let begin = Begin {
-            location,
+        Ok(Proven {
             public_key,
-            challenge: &given.challenge,
-            proof: &STANDARD.encode(*proof),
-            username,
-            password,
-            renew,
-        };
-        let url = format!("{}/connect", self.base);
-        match answer(self.agent.post(&url).send_json(begin)?)? {
-            Step::Next(attempt) => Ok(attempt),
-            // No location is content with a password.
-            Step::Granted(_) => Err(PortalError::OneFactor),
-        }
+            challenge: given.challenge,
+            proof: Zeroizing::new(STANDARD.encode(*proof)),
+        })
     }
 
     /// The last factor: a code of six digits.

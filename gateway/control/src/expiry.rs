@@ -11,8 +11,8 @@ use crate::domain::SessionState;
 use crate::error::OperationError;
 use crate::store::sessions::{self, Ending, Selection};
 use crate::store::{
-    Entry, StoreError, approvals, attempts, audit, devices, enrolments, gateways, limits, outside,
-    sso, temporary, to_u64, webauthn,
+    Entry, StoreError, approvals, attempts, audit, devices, enrolments, gateways, invites, limits,
+    outside, sso, temporary, to_u64, webauthn,
 };
 
 /// Looks at least this often, for clocks that are set and sessions granted by other processes.
@@ -186,6 +186,7 @@ async fn clean_up(core: &Core) -> Result<(), StoreError> {
     devices::prune_tombstones(write.sql(), now_ms - TOMBSTONES_MS).await?;
     attempts::delete_expired(write.sql(), now_ms).await?;
     approvals::delete_expired(write.sql(), now_ms).await?;
+    invites::delete_expired(write.sql(), now_ms).await?;
     webauthn::delete_expired(write.sql(), now_ms).await?;
     enrolments::delete_expired(write.sql(), now_ms).await?;
     sso::delete_expired(write.sql(), now_ms).await?;

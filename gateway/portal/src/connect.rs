@@ -58,6 +58,7 @@ pub(crate) fn calls() -> Router<Connects> {
 fn routes() -> OpenApiRouter<Connects> {
     OpenApiRouter::new()
         .routes(routes!(challenge))
+        .routes(routes!(enrol))
         .routes(routes!(begin))
         .routes(routes!(totp))
         .routes(routes!(recovery))
@@ -117,6 +118,51 @@ struct Begin {
     /// flows go on.
     #[serde(default)]
     renew: bool,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ConnectEnrol)]
+struct Enrol {
+    location: String,
+    public_key: String,
+    challenge: String,
+    /// As for a login.
+    proof: String,
+    username: String,
+    /// What an administrator has given out for this user and this location.
+    invitation: String,
+    /// What the device is to be called.
+    name: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectEnrolled)]
+struct Enrolled {
+    enrolled: bool,
+}
+
+/// Make a device's key known, with an invitation. It opens no session.
+#[utoipa::path(post, path = "/api/v1/connect/enrol", tag = "connect", request_body = Enrol,
+    responses((status = 201, body = Enrolled), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+async fn enrol(
+    State(connects): State<Connects>,
+    body: Result<Json<Enrol>, JsonRejection>,
+) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
+    let Json(enrol) = body?;
+    let proof = ConnectProof {
+        location: enrol.location,
+        public_key: enrol.public_key,
+        challenge: enrol.challenge,
+        proof: Secret::from(enrol.proof),
+        username: enrol.username,
+        password: Secret::from(String::new()),
+        renew: false,
+    };
+    let invitation = Secret::from(enrol.invitation);
+    let enrolled = connects.enrol(&proof, &invitation, &enrol.name).await;
+    enrolled.map_err(Told::from).map_err(ApiError::Told)?;
+    Ok((StatusCode::CREATED, Json(Enrolled { enrolled: true })))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -8,15 +8,16 @@ use portcullis_proto::v1::admin_server::Admin;
 use portcullis_proto::v1::{
     AddDeviceRequest, AddDeviceResponse, AddGatewayRequest, AddGatewayResponse, AddLocationRequest,
     AddSessionRequest, AddSessionResponse, AddUserRequest, AddUserResponse, ApplyPolicyRequest,
-    ApplyPolicyResponse, AuditRecords, Device, Devices, Empty, EnrolmentLink, ExplainRequest,
-    ExplainResponse, ExtendSessionRequest, Gateway, Gateways, GetPolicyRequest, InviteUserRequest,
-    ListAuditRequest, ListDevicesRequest, ListRequest, ListSessionsRequest, Location, Locations,
-    NameRequest, PolicyCheck, PolicyDiff, PolicyReach, PolicySource, PolicyVersion, PolicyVersions,
-    RecoveryCodes, RemoveGatewayRequest, ResetFactorsRequest, ResetFactorsResponse,
-    ResetUserRequest, ResetUserResponse, RevocationStatus, RevokeSessionsRequest, SessionInfo,
-    Sessions, SetLocationRequest, SetUserDisabledRequest, SetUserGroupsRequest,
-    SetUserGroupsResponse, SetUserRequest, SetUserSsoRequest, ShadowPolicyRequest, StatusRequest,
-    StatusResponse, TopRequest, TopResponse, TraceRequest, User, Users,
+    ApplyPolicyResponse, AuditRecords, Device, DeviceInvite, Devices, Empty, EnrolmentLink,
+    ExplainRequest, ExplainResponse, ExtendSessionRequest, Gateway, Gateways, GetPolicyRequest,
+    InviteDeviceRequest, InviteUserRequest, ListAuditRequest, ListDevicesRequest, ListRequest,
+    ListSessionsRequest, Location, Locations, NameRequest, PolicyCheck, PolicyDiff, PolicyReach,
+    PolicySource, PolicyVersion, PolicyVersions, RecoveryCodes, RemoveGatewayRequest,
+    ResetFactorsRequest, ResetFactorsResponse, ResetUserRequest, ResetUserResponse,
+    RevocationStatus, RevokeSessionsRequest, SessionInfo, Sessions, SetLocationRequest,
+    SetUserDisabledRequest, SetUserGroupsRequest, SetUserGroupsResponse, SetUserRequest,
+    SetUserSsoRequest, ShadowPolicyRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    TraceRequest, User, Users,
 };
 use tonic::{Request, Response, Status};
 
@@ -109,6 +110,14 @@ impl Admin for AdminService {
     ) -> Result<Response<EnrolmentLink>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.0.invite_user(request).await?))
+    }
+
+    async fn invite_device(
+        &self,
+        request: Request<InviteDeviceRequest>,
+    ) -> Result<Response<DeviceInvite>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.0.invite_device(request).await?))
     }
 
     async fn reset_factors(

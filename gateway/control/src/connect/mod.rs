@@ -9,6 +9,7 @@
 //! asking for a challenge tells nobody which locations and devices there are.
 
 mod challenge;
+mod invited;
 
 use std::time::{Duration, Instant};
 

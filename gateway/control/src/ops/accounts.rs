@@ -242,14 +242,7 @@ impl Core {
             let text = format!("user {:?} is disabled: enable it first", user.name);
             return Err(OperationError::Precondition(text));
         }
-        let valid_ms = match valid_ms {
-            0 => VALID_MS,
-            SHORTEST_MS..=LONGEST_MS => valid_ms,
-            _ => {
-                let text = "a link is good for a minute at least, and for 30 days at most";
-                return Err(OperationError::invalid(text));
-            }
-        };
+        let valid_ms = valid_for(valid_ms)?;
         let token = Token::generate()?;
         let id = token.hash();
         let link = NewLink {
@@ -258,7 +251,7 @@ impl Core {
             location_id: device_at.map_or("", |location| &location.id),
             first_admin,
             created_ms: write.now_ms(),
-            expires_ms: write.now_ms().saturating_add(to_i64(valid_ms)),
+            expires_ms: write.now_ms().saturating_add(valid_ms),
         };
         enrolments::replace_link(write.sql(), &link).await?;
         let entry = Entry {
@@ -282,12 +275,23 @@ impl Core {
     }
 }
 
+/// How long a link or an invitation is good; 0: a day.
+pub(super) fn valid_for(ms: u64) -> Result<i64> {
+    match ms {
+        0 => Ok(to_i64(VALID_MS)),
+        SHORTEST_MS..=LONGEST_MS => Ok(to_i64(ms)),
+        _ => Err(OperationError::invalid(
+            "it is good for a minute at least, and for 30 days at most",
+        )),
+    }
+}
+
 /// A location at which who enrols may add a device.
 async fn first_location(write: &mut Write<'_>, name: &str) -> Result<LocationRow> {
     let location = found("location", name, locations::find(write.sql(), name)).await?;
     if location.mode == Mode::SessionKey {
         let text = format!(
-            "location {name:?} gives each session a key of its own: add its devices with `portcullis device add`"
+            "location {name:?} gives each session a key of its own: invite its devices with `portcullis device invite`"
         );
         return Err(OperationError::Precondition(text));
     }

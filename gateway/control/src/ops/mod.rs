@@ -5,6 +5,7 @@ pub(crate) mod accounts;
 pub(crate) mod devices;
 pub(crate) mod explain;
 pub(crate) mod gateways;
+pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod overview;
 pub(crate) mod policy;

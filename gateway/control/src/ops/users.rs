@@ -18,7 +18,7 @@ use crate::store::outside_limits::{self, Share};
 use crate::store::sessions::{Ending, Selection};
 use crate::store::users::UserRow;
 use crate::store::{
-    accounts, attempts, devices, enrolments, limits, recovery, sessions, sso, users,
+    accounts, attempts, devices, enrolments, invites, limits, recovery, sessions, sso, users,
 };
 use crate::totp::{Authenticator, SECRET_BYTES};
 
@@ -330,11 +330,12 @@ impl Core {
 }
 
 /// Ends the user's sessions, and all that could still become one: logins and ceremonies that are
-/// half-way, and the link to enrol by.
+/// half-way, the link to enrol by, and invitations of devices.
 pub(crate) async fn end_all(write: &mut Write<'_>, user_id: &str, by: &str) -> Result<Vec<String>> {
     attempts::delete_of_user(write.sql(), user_id).await?;
     accounts::void_ceremonies(write.sql(), user_id).await?;
     enrolments::void(write.sql(), user_id).await?;
+    invites::delete_of_user(write.sql(), user_id).await?;
     sso::forget_visits(write.sql(), user_id).await?;
     let (revision, now_ms) = (write.revision(), write.now_ms());
     let ending = Ending {

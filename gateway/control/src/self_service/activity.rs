@@ -99,6 +99,8 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
         "location.set" => {
             "A session was ended or shortened: the rules of its location changed".to_owned()
         }
+        "device.invite" => "A device of yours was invited by an administrator".to_owned(),
+        "device.enrol" => "The device made itself known with an invitation".to_owned(),
         "device.add" => format!("Device{} was added", named_device(device)),
         "device.rename" => format!("A device was renamed to{on}"),
         "device.remove" => format!("Device{} was removed", named_device(device)),

@@ -47,6 +47,9 @@ pub enum SelfServiceError {
     /// Not a code of the new authenticator, now.
     #[error("the code is wrong or too old")]
     Code,
+    /// Unknown, too old, used before, or for another user or location.
+    #[error("this invitation is unknown, too old, or was used already: ask for another")]
+    Invitation,
     #[error("no account at this provider is linked")]
     UnknownProvider,
     /// Without it nobody signs in any more at this location.

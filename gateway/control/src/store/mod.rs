@@ -18,6 +18,7 @@ pub(crate) mod enrolments;
 mod error;
 pub(crate) mod factors;
 pub(crate) mod gateways;
+pub(crate) mod invites;
 pub(crate) mod limits;
 pub(crate) mod locations;
 mod maintenance;

@@ -11,6 +11,7 @@ mod enrol;
 mod factors;
 mod fixture;
 mod gateway;
+mod invites;
 mod limits;
 mod login;
 mod mfa;

@@ -51,6 +51,7 @@ impl From<SelfServiceError> for Told {
             SelfServiceError::Often { retry_after } => return too_often(text, retry_after),
             SelfServiceError::Password(_) => (StatusCode::BAD_REQUEST, "weak_password"),
             SelfServiceError::Code => (StatusCode::UNAUTHORIZED, "refused"),
+            SelfServiceError::Invitation => (StatusCode::NOT_FOUND, "no_invitation"),
             SelfServiceError::NoSetup => (StatusCode::CONFLICT, "no_setup"),
             SelfServiceError::UnknownProvider => (StatusCode::NOT_FOUND, "not_linked"),
             SelfServiceError::LastWay { .. } => (StatusCode::CONFLICT, "last_way"),

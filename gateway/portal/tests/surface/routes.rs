@@ -359,6 +359,15 @@ pub(crate) const CASES: &[Case] = &[
     case(
         Outside,
         "POST",
+        "/api/v1/connect/enrol",
+        Json(
+            r#"{"location":"vault","public_key":"CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=","challenge":"x","proof":"x","username":"ada","invitation":"x","name":"Blue"}"#,
+        ),
+        404,
+    ),
+    case(
+        Outside,
+        "POST",
         "/api/v1/connect/{attempt}/phone",
         Nothing,
         404,

@@ -36,8 +36,9 @@ const INTERFACE_NAME: usize = 15;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs CAP_NET_ADMIN. The device's key is made at first use and stays in the state directory; an
-administrator makes it known with `portcullis device add NAME --user USER --public-key KEY`.
+Needs CAP_NET_ADMIN. The device's key is made at first use and stays in the state directory; it is made
+known with an invitation (`portcullis device invite` prints the whole command), or by an administrator with
+`portcullis device add NAME --user USER --public-key KEY`.
 Goes on until the session has ended, or Ctrl-C or SIGTERM ends it, and takes the interface along.
 Exits with 4 when the login is refused or delayed, 5 when the server cannot be reached, 6 without
 CAP_NET_ADMIN, 7 when the session was ended by somebody or something else, 0 after Ctrl-C.
@@ -104,7 +105,7 @@ impl ConnectArgs {
         let state = DeviceState::open(&self.state)?;
         let (device, new) = state.key()?;
         let _lock = state.lock(&self.location.0)?;
-        if new {
+        if new && self.account.enrol.is_none() {
             tell_new_key(&device, &self.account.user, output)?;
         }
         // Before anything is asked for.

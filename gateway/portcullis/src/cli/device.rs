@@ -6,7 +6,7 @@ use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use portcullis_proto::v1::{Device, ListDevicesRequest, NameRequest};
+use portcullis_proto::v1::{Device, InviteDeviceRequest, ListDevicesRequest, NameRequest};
 use serde_json::{Value, json};
 
 use super::{Context, revocation};
@@ -38,6 +38,21 @@ Examples:
   portcullis device add ada-hotel --user ada --for 8h
   portcullis device add server7 --user ada --public-key \"$(cat server7.pub)\" --no-qr")]
     Add(add::Add),
+    /// Invite a user's device to a session-key location: it makes its own key known, once
+    #[command(after_help = "\
+Prints the command for the device. The invitation opens no session: the login after it does.
+
+Example:
+  portcullis device invite --user ada --location vault --valid 2h")]
+    Invite {
+        #[arg(long)]
+        user: String,
+        #[arg(long)]
+        location: String,
+        /// How long the invitation is good
+        #[arg(long, value_name = "DURATION", default_value = "24h")]
+        valid: time::Span,
+    },
     /// List devices
     List {
         /// Of this user
@@ -57,6 +72,11 @@ impl DeviceCommand {
     pub(super) async fn run(self, context: Context) -> Result<Exit> {
         match self.action {
             Action::Add(args) => args.run(context).await,
+            Action::Invite {
+                user,
+                location,
+                valid,
+            } => invite(user, location, valid, context).await,
             Action::List { user, location } => list(user, location, context).await,
             Action::Show { name } => show(name, context).await,
             Action::Remove { name } => {
@@ -71,6 +91,45 @@ impl DeviceCommand {
             }
         }
     }
+}
+
+async fn invite(
+    user: String,
+    location: String,
+    valid: time::Span,
+    context: Context,
+) -> Result<Exit> {
+    let request = InviteDeviceRequest {
+        user,
+        location,
+        valid_ms: valid.as_millis(),
+    };
+    let mut admin = context.admin().await?;
+    let invite = admin.invite_device(request).await?.into_inner();
+    let command = format!(
+        "portcullis connect {} --server {} --ca-fingerprint {} --user {} --enrol {}",
+        invite.location, invite.server, invite.ca_fingerprint, invite.user, invite.token
+    );
+    context.output.answer(
+        || {
+            json!({
+                "user": invite.user,
+                "location": invite.location,
+                "token": invite.token,
+                "expires": time::json(invite.expires_ms),
+                "server": invite.server,
+                "ca_fingerprint": invite.ca_fingerprint,
+                "command": command,
+            })
+        },
+        || {
+            format!(
+                "On the device, as root:\n\n  {command}\n\nGood once, until {}. This is shown only once.\n",
+                time::text(invite.expires_ms)
+            )
+        },
+    )?;
+    Ok(Exit::Done)
 }
 
 async fn list(user: Option<String>, location: Option<String>, context: Context) -> Result<Exit> {

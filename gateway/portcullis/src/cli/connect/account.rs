@@ -9,6 +9,8 @@ use portcullis_client::connect::Granted;
 use portcullis_client::portal::Attempt;
 use portcullis_client::{Fingerprint, KeyPair, PortalClient, PortalError};
 
+use serde_json::json;
+
 use super::Name;
 use super::approve::Approver;
 use crate::cli::login::{Second, ask};
@@ -26,6 +28,12 @@ pub(super) struct AccountArgs {
     /// The name to log in with
     #[arg(long, env = "PORTCULLIS_USER", value_name = "NAME")]
     pub(super) user: String,
+    /// Make this device's key known with an invitation: what `portcullis device invite` printed
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub(super) enrol: Option<String>,
+    /// What to call the device then [default: this machine's name]
+    #[arg(long, value_name = "NAME", requires = "enrol")]
+    name: Option<String>,
     /// Take the password from the first line of stdin
     #[arg(long)]
     password_stdin: bool,
@@ -68,13 +76,21 @@ impl AccountArgs {
         let filed = self.password_file.as_deref();
         let filed = filed.map(input::from_private_file).transpose()?;
         let portal = Arc::new(PortalClient::connect(&self.server, self.ca_fingerprint)?);
+        if let Some(invitation) = &self.enrol {
+            let called = self.name.clone().unwrap_or_else(machine);
+            portal.enrol_device(&location.0, device, &self.user, invitation, &called)?;
+            output.line(
+                || json!({ "event": "enrolled", "name": called }),
+                || format!("This device is known as {called:?} now."),
+            )?;
+        }
         let password = match filed {
             Some(password) => password,
             None => input::password(self.password_stdin, "Password: ")?.into(),
         };
         let begun = portal.begin_connect(&location.0, device, &self.user, &password, renew);
         if !renew && matches!(begun, Err(PortalError::Refused(_))) {
-            output.note(&hint(device, &self.user));
+            output.note(&hint(device, &self.user, &location.0));
         }
         let attempt = begun?;
         let last = self.last(&attempt)?;
@@ -113,11 +129,21 @@ impl Login {
     }
 }
 
+fn machine() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    match name.is_empty() {
+        true => "computer".to_owned(),
+        false => name.into_owned(),
+    }
+}
+
 /// The server answers for devices that it does not know as it does for wrong passwords.
-fn hint(device: &KeyPair, user: &str) -> String {
+fn hint(device: &KeyPair, user: &str, location: &str) -> String {
     format!(
-        "The server does not say whether it knows this device. If it may not, an administrator adds it:\n  \
-         portcullis device add NAME --user {user} --public-key {}",
+        "The server does not say whether it knows this device. If it may not, an administrator invites it:\n  \
+         portcullis device invite --user {user} --location {location}\nor adds its key:\n  \
+         portcullis device add NAME --user {user} --location {location} --public-key {}",
         device.public()
     )
 }
