@@ -294,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn phones_approve_at_the_name_alone() {
+        let page = |text: &str| parse(text).unwrap().portal.approval_page();
+        assert_eq!(page("[portal]\nname = 'a.example'"), None);
+        assert_eq!(page("[portal]\npublic = ['192.0.2.1:8443']"), None);
+        assert_eq!(
+            page("[portal]\npublic = ['0.0.0.0:8443']\nname = 'a.example'").unwrap(),
+            "https://a.example:8443/approve"
+        );
+    }
+
+    #[test]
     fn links_lead_to_the_name_or_to_an_address_that_is_one() {
         let page = |text: &str| parse(text).unwrap().portal.enrolment_page();
         assert_eq!(page("[portal]"), None);
