@@ -80,18 +80,20 @@ fn last_event(stdout: &str) -> Result<Value> {
     Ok(serde_json::from_str(line)?)
 }
 
-/// The first connection makes the key; nobody knows the device yet.
+/// The first connection makes the key; nobody knows the device yet. An invitation makes it known, and opens nothing.
 pub(crate) fn first_use(gate: &Gate) -> Result<Client<'_>> {
     let user = gate.add_user("alice")?;
-    // Only for the fingerprint that every device is told.
-    let other = gate.ask(&["device", "add", "other", "--user", "alice"])?;
+    let invite = ["device", "invite", "--user", "alice", "--location"];
+    let invite = gate.ask(&[&invite[..], &["office"]].concat())?;
+    let told = |field: &str| -> Result<String> {
+        let text = invite[field].as_str();
+        Ok(text.context("it is told")?.to_owned())
+    };
+    ensure!(told("server")? == SERVER, "{invite}");
     let mut client = Client {
         gate,
         user,
-        fingerprint: other["ca_fingerprint"]
-            .as_str()
-            .context("a fingerprint")?
-            .to_owned(),
+        fingerprint: told("ca_fingerprint")?,
         key: String::new(),
     };
     let unknown = client.start("echo 000000")?.finish()?;
@@ -99,8 +101,14 @@ pub(crate) fn first_use(gate: &Gate) -> Result<Client<'_>> {
     let made = last_event(&unknown.stdout)?;
     ensure!(made["event"] == "key_made", "{unknown:?}");
     client.key = made["public_key"].as_str().context("its key")?.to_owned();
-    let add = ["device", "add", "laptop", "--user", "alice", "--public-key"];
-    gate.ask(&[&add[..], &[&client.key]].concat())?;
+    let enrol = ["--enrol", &told("token")?, "--name", "laptop"];
+    let enrolled = client.start_with(&enrol, "echo 000000")?.finish()?;
+    ensure!(enrolled.code == 4, "a wrong code: {enrolled:?}");
+    let event = last_event(&enrolled.stdout)?;
+    ensure!(event["event"] == "enrolled", "{enrolled:?}");
+    ensure!(!client.is_peer()?, "without a session");
+    let again = client.start_with(&enrol, "echo 000000")?.finish()?;
+    ensure!(again.code == 4, "it is good once: {again:?}");
     Ok(client)
 }
 
@@ -120,7 +128,7 @@ fn inv1_connect_holds_a_tunnel_for_as_long_as_its_session_lives() -> Result<()> 
         // Revoked: the client says so and takes the interface down.
         let running = client.connect()?;
         ensure!(client.is_peer()?);
-        gate.ask(&["session", "revoke", "--device", "laptop"])?;
+        gate.ask(&["session", "revoke", "--user", "alice"])?;
         ensure!(!client.pings()?, "the next packet is dropped");
         let ended = running.finish()?;
         ensure!(ended.code == 7, "{ended:?}");
