@@ -1,4 +1,4 @@
-//! Where the device's key is kept: one for all locations, made at first use.
+//! Where the device's keys are kept: one for each location, made at first use.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -53,17 +53,17 @@ impl DeviceState {
         Ok(Self(dir.to_owned()))
     }
 
-    /// The device's key, and whether it was made just now.
-    pub fn key(&self) -> Result<(KeyPair, bool), DeviceError> {
-        match self.known_key()? {
+    /// The device's key at a location, and whether it was made just now.
+    pub fn key(&self, location: &str) -> Result<(KeyPair, bool), DeviceError> {
+        match self.known_key(location)? {
             Some(pair) => Ok((pair, false)),
-            None => Ok((self.make_key(&self.0.join("device.key"))?, true)),
+            None => Ok((self.make_key(&self.key_of(location))?, true)),
         }
     }
 
-    /// The device's key, if there is one.
-    pub fn known_key(&self) -> Result<Option<KeyPair>, DeviceError> {
-        let path = self.0.join("device.key");
+    /// The device's key at a location, if there is one.
+    pub fn known_key(&self, location: &str) -> Result<Option<KeyPair>, DeviceError> {
+        let path = self.key_of(location);
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -88,7 +88,7 @@ impl DeviceState {
             path: path.to_owned(),
             source,
         })?;
-        let temporary = self.0.join(format!("device.key.{}", std::process::id()));
+        let temporary = path.with_extension(format!("key.{}", std::process::id()));
         let written = (|| {
             let mut file = OpenOptions::new()
                 .write(true)
@@ -167,6 +167,10 @@ impl DeviceState {
         &self.0
     }
 
+    fn key_of(&self, location: &str) -> PathBuf {
+        self.0.join(format!("{location}.key"))
+    }
+
     fn lock_of(&self, location: &str) -> PathBuf {
         self.0.join(format!("{location}.lock"))
     }
@@ -192,21 +196,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         let state = DeviceState::open(&path).unwrap();
-        let (first, new) = state.key().unwrap();
+        let (first, new) = state.key("hq.example").unwrap();
         assert!(new);
-        let (second, new) = state.key().unwrap();
+        let (second, new) = state.key("hq.example").unwrap();
         assert!(!new && first.public() == second.public());
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        let file = path.join("device.key");
+        let file = path.join("hq.example.key");
         assert_eq!(mode(&file), 0o600);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        let (other, new) = state.key("vault").unwrap();
+        assert!(new && other.public() != first.public());
 
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(state.key(), Err(DeviceError::Exposed(_))));
+        assert!(matches!(
+            state.key("hq.example"),
+            Err(DeviceError::Exposed(_))
+        ));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&file, "not a key").unwrap();
-        assert!(matches!(state.key(), Err(DeviceError::Key { .. })));
+        assert!(matches!(
+            state.key("hq.example"),
+            Err(DeviceError::Key { .. })
+        ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(
             DeviceState::open(&path),

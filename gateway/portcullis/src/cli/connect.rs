@@ -29,7 +29,7 @@ use crate::exit::{Exit, UsageError};
 use crate::output::Output;
 use crate::run::capabilities;
 
-/// Where the device's key is, unless that is said.
+/// Where the keys of this device are, unless that is said.
 const STATE: &str = "/var/lib/portcullis-connect";
 /// The kernel's IFNAMSIZ without the zero at the end.
 const INTERFACE_NAME: usize = 15;
@@ -63,7 +63,7 @@ pub(super) struct ConnectArgs {
     /// Leave the machine's resolver alone
     #[arg(long)]
     no_dns: bool,
-    /// Where the device's key is kept
+    /// Where the keys of this device are kept
     #[arg(
         long,
         env = "PORTCULLIS_CONNECT_STATE",
@@ -103,7 +103,7 @@ impl ConnectArgs {
         }
         let interface = self.interface_name()?;
         let state = DeviceState::open(&self.state)?;
-        let (device, new) = state.key()?;
+        let (device, new) = state.key(&self.location.0)?;
         let _lock = state.lock(&self.location.0)?;
         if new && self.account.enrol.is_none() {
             tell_new_key(&device, &self.account.user, output)?;

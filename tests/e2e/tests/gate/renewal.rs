@@ -187,7 +187,7 @@ fn a_session_is_renewed_under_traffic_and_no_packet_is_lost() -> Result<()> {
         let nothing = renew(&client, "echo 000000")?;
         ensure!(nothing.code == 1, "nothing is up: {nothing:?}");
         let running = client.connect()?;
-        let key_file = gate.scratch().join("client/device.key");
+        let key_file = gate.scratch().join("client/office.key");
         let ours = End {
             namespace: &world.peers[0],
             interface: "office",

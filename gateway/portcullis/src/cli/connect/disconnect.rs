@@ -29,7 +29,7 @@ Examples:
 pub(in crate::cli) struct DisconnectArgs {
     /// The location; all of them, unless one is named
     location: Option<Name>,
-    /// Where the device's key is kept
+    /// Where the keys of this device are kept
     #[arg(long, env = "PORTCULLIS_CONNECT_STATE", default_value = STATE, value_name = "DIR")]
     state: PathBuf,
 }
@@ -97,7 +97,7 @@ async fn end(state: &DeviceState, location: &str) -> Result<bool> {
 /// Removes the interface that a killed process has left.
 async fn left(state: &DeviceState, location: &str) -> Result<bool> {
     let _lock = state.lock(location)?;
-    let Some(device) = state.known_key()? else {
+    let Some(device) = state.known_key(location)? else {
         return Ok(false);
     };
     let record = state.recorded(location)?;

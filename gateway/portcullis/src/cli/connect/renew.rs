@@ -24,7 +24,7 @@ impl ConnectArgs {
         if state.holder(&location.0)?.is_none() {
             bail!(not_connected());
         }
-        let device = state.known_key()?.with_context(not_connected)?;
+        let device = state.known_key(&location.0)?.with_context(not_connected)?;
         let record = state.recorded(&location.0)?.with_context(not_connected)?;
         // Before anything is asked for.
         capabilities::require_for_client()?;

@@ -17,7 +17,7 @@ use crate::time;
 
 #[derive(Debug, Args)]
 struct State {
-    /// Where the device's key is kept
+    /// Where the keys of this device are kept
     #[arg(long, env = "PORTCULLIS_CONNECT_STATE", default_value = STATE, value_name = "DIR")]
     state: PathBuf,
 }
@@ -122,8 +122,8 @@ impl ConnectionArgs {
         };
         let mut live = Vec::new();
         if let Some(state) = &state {
-            let device = state.known_key()?;
             for location in locations {
+                let device = state.known_key(&location)?;
                 live.extend(Live::find(state, device.as_ref(), &location)?);
             }
         }
