@@ -115,6 +115,16 @@ impl Step {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PhoneAnswer {
+    Step(Step),
+    Waiting {
+        #[serde(rename = "state")]
+        _state: String,
+    },
+}
+
 /// What is to be shown for a phone.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PhoneAsked {
@@ -303,16 +313,10 @@ impl PortalClient {
 
     /// The last factor: the phone's answer. `None` as long as there is none.
     pub fn connect_by_phone(&self, attempt: &Attempt) -> Result<Option<Granted>, PortalError> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Answer {
-            Step(Step),
-            Waiting {},
-        }
         let url = format!("{}/connect/{}/phone/finish", self.base, attempt.id);
         match answer(self.agent.post(&url).send_empty()?)? {
-            Answer::Step(step) => step.granted().map(Some),
-            Answer::Waiting {} => Ok(None),
+            PhoneAnswer::Step(step) => step.granted().map(Some),
+            PhoneAnswer::Waiting { .. } => Ok(None),
         }
     }
 
@@ -385,6 +389,26 @@ mod tests {
             serde_json::from_str(GRANTED).unwrap(),
             Step::Granted(_)
         ));
+    }
+
+    #[test]
+    fn a_phone_that_says_nothing_yet_is_no_connection() {
+        let answer = |text: &str| serde_json::from_str::<PhoneAnswer>(text);
+        let waiting = r#"{"state":"waiting","expires_in_s":41}"#;
+        assert!(matches!(
+            answer(waiting).unwrap(),
+            PhoneAnswer::Waiting { .. }
+        ));
+        assert!(matches!(
+            answer(GRANTED).unwrap(),
+            PhoneAnswer::Step(Step::Granted(_))
+        ));
+        let more = r#"{"attempt":"a","factors":["totp"],"expires_in_s":60}"#;
+        let PhoneAnswer::Step(step) = answer(more).unwrap() else {
+            panic!("it wants more");
+        };
+        assert!(step.granted().is_err());
+        assert!(answer("{}").is_err());
     }
 
     #[test]

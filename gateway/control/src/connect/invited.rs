@@ -27,6 +27,13 @@ impl Connects {
         };
         let new = new.check()?;
         let id = TokenHash::of(invite.expose());
+        let mut read = core.store.read().await?;
+        let known = invites::find(read.sql(), &id, core.now_ms()).await?;
+        read.end().await?;
+        // Strangers do not get to hold up those who write.
+        if known.is_none() {
+            return Err(SelfServiceError::Invitation);
+        }
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let found = invites::find(write.sql(), &id, now_ms).await?;

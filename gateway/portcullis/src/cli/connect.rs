@@ -110,6 +110,11 @@ impl ConnectArgs {
         }
         // Before anything is asked for.
         capabilities::require_for_client()?;
+        // What a killed process has left under another name goes too.
+        if let Some(left) = state.recorded(&self.location.0)? {
+            Tunnel::remove_left(&left.interface, &device).await?;
+            state.forget(&self.location.0)?;
+        }
         let login = self.account.begin(&self.location, &device, false, output)?;
 
         // From here on there is something to take down: a signal is obeyed, but does not end the process.
@@ -152,7 +157,7 @@ impl ConnectArgs {
         output: Output,
     ) -> Result<Ended> {
         let portal = Arc::clone(&login.portal);
-        let connection = match login.finish(output)? {
+        let connection = match login.finish(Some(&mut *signals), output).await? {
             Granted::New(connection) => Arc::new(connection),
             Granted::Renewed(_) => {
                 bail!("the server has renewed a session in place of opening one")

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::Name;
 use super::approve::Approver;
+use super::watch::Signals;
 use crate::cli::login::{Second, ask};
 use crate::input;
 use crate::output::Output;
@@ -118,13 +119,19 @@ impl AccountArgs {
 }
 
 impl Login {
-    /// The last factor.
-    pub(super) fn finish(self, output: Output) -> Result<Granted> {
+    /// The last factor. Signals that are listened for end the wait for somebody's approval.
+    pub(super) async fn finish(
+        self,
+        signals: Option<&mut Signals>,
+        output: Output,
+    ) -> Result<Granted> {
         let (portal, attempt) = (&self.portal, &self.attempt);
         Ok(match self.last {
             Last::Typed(Second::Totp(code)) => portal.connect_by_totp(attempt, code.trim())?,
             Last::Typed(Second::Recovery(code)) => portal.connect_by_recovery(attempt, &code)?,
-            Last::Approved(approver) => approver.ask(portal, attempt, output)?,
+            Last::Approved(approver) => {
+                approver.ask(portal, attempt, signals, output).await?
+            }
         })
     }
 }

@@ -3,11 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use portcullis_client::portal::Attempt;
 use portcullis_client::{Granted, PhoneAsked, PortalClient, PortalError};
 use serde_json::json;
 
+use super::watch::Signals;
 use crate::output::Output;
 use crate::qr;
 
@@ -22,17 +23,25 @@ pub(super) enum Approver {
 }
 
 impl Approver {
-    /// Shows what it needs, and waits for its answer.
-    pub(super) fn ask(
+    /// Shows what it needs, and waits for its answer, or for a signal where they are listened for.
+    pub(super) async fn ask(
         self,
         portal: &PortalClient,
         attempt: &Attempt,
+        mut signals: Option<&mut Signals>,
         output: Output,
     ) -> Result<Granted> {
         let asked = portal.ask_phone(attempt)?;
         self.show(&asked, output)?;
         loop {
-            std::thread::sleep(POLL);
+            let pause = tokio::time::sleep(POLL);
+            match &mut signals {
+                None => pause.await,
+                Some(signals) => tokio::select! {
+                    () = pause => (),
+                    () = signals.any() => bail!("interrupted before it was approved: nothing is connected"),
+                },
+            }
             match portal.connect_by_phone(attempt) {
                 Ok(None) => {}
                 Ok(Some(granted)) => return Ok(granted),

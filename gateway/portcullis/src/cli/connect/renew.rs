@@ -30,7 +30,7 @@ impl ConnectArgs {
         capabilities::require_for_client()?;
         let tunnel = Tunnel::existing(&record.interface, &device).await?;
         let login = self.account.begin(location, &device, true, output)?;
-        let renewal = match login.finish(output)? {
+        let renewal = match login.finish(None, output).await? {
             Granted::Renewed(renewal) => renewal,
             Granted::New(_) => {
                 bail!("the server has opened another session in place of renewing this one")
