@@ -65,7 +65,7 @@ pub use error::{ControlError, OperationError};
 pub use login::{
     Browser, LoggedOut, LoginError, LoginId, LoginStep, Logins, ResetNotice, SessionView,
 };
-pub use outside::{Choice, Opened, Outside, OutsideStep, Stranger};
+pub use outside::{Choice, Opened, Outside, OutsideStep, Stranger, network};
 pub use password::PasswordError;
 pub use portcullis_proto::v1::Level;
 pub use secrets::{MasterKeyError, RandomError, Secret, VaultError};

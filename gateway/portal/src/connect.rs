@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use portcullis_control::{
-    ConnectProof, ConnectStep, Connected, Connection, Connects, LoginId, Secret, Stranger,
+    ConnectProof, ConnectStep, Connected, Connection, Connects, LoginId, Secret, Stranger, network,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use crate::api::{ApiError, Code, NextStep, Refusal, Told};
 use crate::own::api::TunnelJson;
 use crate::phone::{Phoned, PromptJson};
-use crate::public::{PublicAddr, network};
+use crate::public::PublicAddr;
 use crate::view::SessionJson;
 
 /// What the description says beside the calls.

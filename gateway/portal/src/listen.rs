@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use portcullis_control::{
-    Approvals, Connects, Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso,
+    Approvals, Connects, Enrolments, Logins, Outside, Passkeys, PortalCertificate, Sso, network,
 };
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,7 +26,7 @@ use crate::captive::TLS_HANDSHAKE;
 use crate::guard::{DeviceAddr, PortalAddr};
 use crate::known::Known;
 use crate::limits::{Limits, Place};
-use crate::public::{Arrivals, PublicAddr, network};
+use crate::public::{Arrivals, PublicAddr};
 
 const BACKLOG: i32 = 256;
 /// For the TLS handshake, and for the head of each request.

@@ -1,7 +1,7 @@
 //! What strangers may take of the machine, where the portal listens outside of the tunnel. Counted per
 //! network, which comes from the socket: no header is asked.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use portcullis_control::{Rate, Shares};
+use portcullis_control::{Rate, Shares, network};
 
 use crate::api::Told;
 use crate::view::wait;
@@ -34,17 +34,6 @@ const TELLINGS: Rate = Rate {
     burst: 200,
     every: Duration::from_millis(50),
 };
-
-/// One customer's share: an IPv4 address, or an IPv6 /64 (RFC 6177: no site has less).
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
-}
 
 /// Connections as they come.
 #[derive(Clone)]
@@ -102,24 +91,4 @@ pub(crate) async fn limit(
         retry_after_s: Some(seconds),
     };
     told.at(request.uri().path())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_network_is_an_ipv4_address_or_an_ipv6_64() {
-        assert_eq!(network(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_ne!(
-            network(ip("2001:db8:1:3::1")),
-            network(ip("2001:db8:1:2::1"))
-        );
-        assert_eq!(network(ip("::ffff:198.51.100.7")), ip("198.51.100.7"));
-        assert_ne!(network(ip("198.51.100.8")), network(ip("198.51.100.7")));
-    }
 }

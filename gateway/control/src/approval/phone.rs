@@ -1,14 +1,15 @@
 //! The phone's side: looking, approving and denying, by the token of the code alone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
-use super::{Approvals, Place};
+use super::{Approvals, Place, written};
 use crate::core::Core;
 use crate::login::{LoginError, left};
-use crate::outside::Stranger;
+use crate::outside::{Stranger, network};
 use crate::secrets::{Secret, TokenHash};
 use crate::store::approvals::{self, WaitingRow};
 use crate::store::limits::{self, Counted};
@@ -26,9 +27,10 @@ pub struct ApprovalView {
     pub locations: Vec<String>,
     /// As its user calls it. `None`: one of the account's, which is chosen after this.
     pub device: Option<String>,
-    /// Where it was asked for from: an address, or the first of an IPv6 /64.
+    /// Where it was asked for from: an address, or the first of an IPv6 /64. Through the tunnel, where the gateway has
+    /// heard the device last.
     pub network: String,
-    /// Whether that is an address inside the tunnel.
+    /// Whether that is an address inside the tunnel, because no gateway has told of another.
     pub in_tunnel: bool,
     pub begun_ms: i64,
     pub expires_in: Duration,
@@ -62,10 +64,12 @@ impl Approvals {
         let row = approvals::waiting(read.sql(), &hash(token), now_ms).await?;
         let row = row.ok_or(ApprovalError::Over)?;
         let place = Place::parse(&row.place)?;
+        let mut outer = None;
         let (device, locations) = match &row.device {
             Some((id, _)) => {
                 let device = devices::find(read.sql(), id).await?;
                 let device = device.ok_or(ApprovalError::Over)?;
+                outer = device.endpoint.parse::<SocketAddr>().ok();
                 (Some(device.called().to_owned()), vec![device.location])
             }
             None => {
@@ -78,8 +82,12 @@ impl Approvals {
             user: row.user,
             locations,
             device,
-            network: row.network,
-            in_tunnel: place == Place::Tunnel,
+            // Where the tunnel comes from says more than where it ends.
+            in_tunnel: place == Place::Tunnel && outer.is_none(),
+            network: match outer.filter(|_| place == Place::Tunnel) {
+                Some(outer) => written(network(outer.ip())),
+                None => row.network,
+            },
             begun_ms: row.begun_ms,
             expires_in: left(row.expires_ms, now_ms),
         })

@@ -17,7 +17,7 @@ mod passkey;
 mod phone;
 mod second;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use portcullis_proto::v1::Level;
@@ -47,6 +47,17 @@ pub struct Outside {
 pub struct Stranger {
     /// What one customer of a provider has: an IPv4 address, or the first of an IPv6 /64.
     pub network: IpAddr,
+}
+
+/// One customer's share: an IPv4 address, or an IPv6 /64 (RFC 6177: no site has less).
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
 }
 
 /// Where a login from outside is.
@@ -179,5 +190,25 @@ async fn candidates(
 fn delayed(until_ms: i64, now_ms: i64) -> LoginError {
     LoginError::Delayed {
         retry_after: left(until_ms, now_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_address_or_an_ipv6_64() {
+        assert_eq!(network(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+        assert_ne!(
+            network(ip("2001:db8:1:3::1")),
+            network(ip("2001:db8:1:2::1"))
+        );
+        assert_eq!(network(ip("::ffff:198.51.100.7")), ip("198.51.100.7"));
+        assert_ne!(network(ip("198.51.100.8")), network(ip("198.51.100.7")));
     }
 }

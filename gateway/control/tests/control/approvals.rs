@@ -10,6 +10,7 @@ use portcullis_control::{
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
 use serde_json::Value;
+use sqlx::{AnyConnection, Connection as _};
 use tonic::Request;
 
 use crate::authenticator::Authenticator;
@@ -170,7 +171,7 @@ impl Scene {
 
     async fn wrong_attempts(&self) -> i64 {
         use sqlx::Connection as _;
-        let mut connection = sqlx::AnyConnection::connect(&self.world.config.database)
+        let mut connection = AnyConnection::connect(&self.world.config.database)
             .await
             .unwrap();
         let query = sqlx::query_scalar("SELECT failures FROM users WHERE name = 'alice'");
@@ -213,6 +214,20 @@ async fn the_right_number_and_a_passkey_open_a_session_at_level_mfa(engine: Engi
     assert_eq!(view.locations, ["office"]);
     assert_eq!(view.network, scene.laptop.to_string());
     assert!(view.in_tunnel);
+    // Where the device is in the world says more, once a gateway has told it.
+    let mut store = AnyConnection::connect(&scene.world.config.database)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE devices SET endpoint = '[2001:db8::7:1]:4242'")
+        .execute(&mut store)
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let view = scene.approvals().look(&token(&prompt)).await.unwrap();
+    assert_eq!(
+        (view.network.as_str(), view.in_tunnel),
+        ("2001:db8::", false)
+    );
     assert_eq!(view.begun_ms, scene.world.now_ms());
 
     let waiting = logins.finish_phone(scene.laptop, &attempt).await.unwrap();
@@ -728,7 +743,7 @@ async fn the_store_alone_has_no_token(engine: Engine) {
     let scene = Scene::new(engine).await;
     let login = scene.begin().await;
     let prompt = scene.ask(&login).await;
-    let mut connection = sqlx::AnyConnection::connect(&scene.world.config.database)
+    let mut connection = AnyConnection::connect(&scene.world.config.database)
         .await
         .unwrap();
     let query = "SELECT id, attempt_id, seed, ceremony FROM approvals";

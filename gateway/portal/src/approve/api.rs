@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use portcullis_control::{
     ApprovalError, ApprovalView, Approvals, PublicKeyCredential, RequestChallengeResponse, Secret,
-    Stranger,
+    Stranger, network,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{ApiError, Refusal};
-use crate::public::{PublicAddr, network};
+use crate::public::PublicAddr;
 use crate::view::rfc3339;
 
 #[derive(OpenApi)]

@@ -10,11 +10,11 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
-use portcullis_control::{Browser, LoginError, Opened, Outside, OutsideStep, Stranger};
+use portcullis_control::{Browser, LoginError, Opened, Outside, OutsideStep, Stranger, network};
 
 use crate::api::Told;
 use crate::cookie::{self, LOGIN, SESSION};
-use crate::public::{PublicAddr, network};
+use crate::public::PublicAddr;
 use crate::site::Offer;
 use crate::view::seconds_left;
 

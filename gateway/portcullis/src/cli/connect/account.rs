@@ -129,9 +129,7 @@ impl Login {
         Ok(match self.last {
             Last::Typed(Second::Totp(code)) => portal.connect_by_totp(attempt, code.trim())?,
             Last::Typed(Second::Recovery(code)) => portal.connect_by_recovery(attempt, &code)?,
-            Last::Approved(approver) => {
-                approver.ask(portal, attempt, signals, output).await?
-            }
+            Last::Approved(approver) => approver.ask(portal, attempt, signals, output).await?,
         })
     }
 }
