@@ -91,16 +91,16 @@ pub struct Connected {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Step {
+pub(crate) enum Step {
     Granted(Box<GrantedJson>),
     Next(Attempt),
 }
 
 /// A challenge and its answer.
-struct Proven {
-    public_key: String,
-    challenge: String,
-    proof: Zeroizing<String>,
+pub(crate) struct Proven {
+    pub(crate) public_key: String,
+    pub(crate) challenge: String,
+    pub(crate) proof: Zeroizing<String>,
 }
 
 impl Step {
@@ -137,7 +137,7 @@ pub struct PhoneAsked {
 }
 
 #[derive(Deserialize)]
-struct GrantedJson {
+pub(crate) struct GrantedJson {
     session: Session,
     /// A session that is renewed keeps its own.
     token: Option<String>,
@@ -246,7 +246,7 @@ impl PortalClient {
     }
 
     /// Answers a challenge for the device's key.
-    fn prove_device(
+    pub(crate) fn prove_device(
         &self,
         location: &str,
         device: &KeyPair,

@@ -7,6 +7,7 @@ pub mod keys;
 mod pin;
 pub mod portal;
 mod record;
+mod sso;
 pub mod wireguard;
 
 pub use connect::{Connected, Connection, Granted, PhoneAsked, Renewal, Tunnel};
@@ -15,3 +16,4 @@ pub use keys::{KeyPair, PublicKey};
 pub use portal::{PortalClient, PortalError, Reset, Session};
 pub use portcullis_trust::Fingerprint;
 pub use record::Record;
+pub use sso::{SsoAnswer, SsoStep, SsoVisit};

@@ -319,7 +319,8 @@ fn refusal(status: u16, body: &[u8]) -> PortalError {
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => match refusal.code.as_str() {
             "refused" | "unknown_attempt" | "no_session" | "no_phone" | "not_approved"
-            | "no_invitation" | "approval_over" => PortalError::Refused(refusal.error),
+            | "no_invitation" | "approval_over" | "declined" | "not_allowed"
+            | "unknown_provider" => PortalError::Refused(refusal.error),
             "delayed" => PortalError::Delayed {
                 retry_after: Duration::from_secs(refusal.retry_after_s),
             },

@@ -53,8 +53,8 @@ pub use certificate::{
 pub use clock::Clock;
 pub use config::ControlConfig;
 pub use connect::{
-    ConnectStep, Connected, Connection, Connects, Proof as ConnectProof, ProofChallenge,
-    Renewed as RenewedConnection,
+    BrowserVisit, ConnectStep, Connected, Connection, Connects, Proof as ConnectProof,
+    ProofChallenge, Renewed as RenewedConnection,
 };
 pub use domain::{Factor, FactorSet, Invalid, level_name};
 pub use enrol::{

@@ -1,6 +1,8 @@
 //! Logins before there is a tunnel, for programs: a device proves its key, gives its user's factors, and gets what its
 //! tunnel needs. Outside of the tunnel; no address says anything.
 
+mod sso;
+
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
@@ -50,9 +52,12 @@ impl Modify for Bearer {
 pub(crate) fn calls() -> Router<Connects> {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes())
+        .merge(sso::routes())
         .split_for_parts();
     let answer = Json(description);
-    router.route("/api/v1/connect/openapi.json", get(async || answer))
+    router
+        .route("/api/v1/connect/openapi.json", get(async || answer))
+        .merge(sso::pages())
 }
 
 fn routes() -> OpenApiRouter<Connects> {

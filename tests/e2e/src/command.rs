@@ -55,18 +55,19 @@ impl Running {
         })
     }
 
-    /// Waits until it has printed a line: it has begun then.
-    pub fn first_line(&mut self) -> Result<()> {
+    /// Waits until it has printed one more line.
+    pub fn next_line(&mut self) -> Result<String> {
         let child = self.child.as_mut().context("it runs until now")?;
         let stdout = child.stdout.as_mut().context("its output is read here")?;
         let mut byte = [0];
-        while self.heard.last() != Some(&b'\n') {
+        let begins = self.heard.len();
+        while byte != *b"\n" {
             stdout
                 .read_exact(&mut byte)
                 .context("it ended without a line")?;
             self.heard.extend(byte);
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&self.heard[begins..]).into_owned())
     }
 
     /// Waits for its own end, which must be near.

@@ -264,7 +264,7 @@ impl Gate {
         Running::start(&mut command)
     }
 
-    /// Starts `portcullis connect` in `namespace`, with the user's password on stdin.
+    /// Starts `portcullis connect` in `namespace`, with the user's password on stdin where it is wanted.
     pub fn start_connect(
         &self,
         namespace: &Namespace,
@@ -273,6 +273,7 @@ impl Gate {
     ) -> Result<Running> {
         let password = self.scratch().join("password");
         fs::write(&password, &user.password)?;
+        let wanted = !args.contains(&"--sso");
         let mut command = namespace.command("sh");
         command
             .args(["-c", "exec \"$@\" <\"$0\""])
@@ -280,7 +281,8 @@ impl Gate {
             .arg(&self.binary)
             .args(["--output", "json", "connect"])
             .args(args)
-            .args(["--user", &user.name, "--password-stdin", "--state"])
+            .args(wanted.then_some("--password-stdin"))
+            .args(["--user", &user.name, "--state"])
             .arg(self.scratch().join("client"));
         Running::start(&mut command)
     }

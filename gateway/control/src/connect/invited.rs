@@ -18,7 +18,7 @@ impl Connects {
         invite: &Secret,
         called: &str,
     ) -> Result<(), SelfServiceError> {
-        let core = &self.0.0;
+        let core = self.core();
         let (_, answered) = self.proven(proof)?;
         let new = NewDevice {
             name: called,

@@ -8,6 +8,7 @@
 //! The location's key is derived from the master key and the location's name, so that there is one for every name, and
 //! asking for a challenge tells nobody which locations and devices there are.
 
+mod browser;
 mod challenge;
 mod invited;
 
@@ -20,10 +21,13 @@ use subtle::ConstantTimeEq as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+pub use browser::BrowserVisit;
+
 use challenge::Answered;
 
 use crate::Control;
 use crate::approval::{PhonePrompt, PhoneStep};
+use crate::core::Core;
 use crate::domain::{DeviceKey, FactorSet, Mode, SessionState};
 use crate::error::OperationError;
 use crate::login::{
@@ -33,11 +37,15 @@ use crate::login::{
 use crate::outside::Stranger;
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
+use crate::sso::Sso;
 use crate::store::{attempts, connect, devices, locations, sessions, to_u64, users};
 
 /// Runs logins that begin before there is a tunnel; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Connects(Logins);
+pub struct Connects {
+    logins: Logins,
+    sso: Option<Sso>,
+}
 
 /// To be answered with a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,18 +122,30 @@ pub struct Connected {
 impl Control {
     /// Logins that begin before there is a tunnel.
     pub fn connects(&self) -> Connects {
-        Connects(self.logins())
+        Connects {
+            logins: self.logins(),
+            sso: None,
+        }
     }
 }
 
 impl Connects {
+    /// Also by the word of providers, that know the portal outside of the tunnel.
+    pub fn with_sso(self, sso: Option<Sso>) -> Self {
+        Self { sso, ..self }
+    }
+
+    fn core(&self) -> &Core {
+        &self.logins.0
+    }
+
     /// A challenge for a location and a device. The answer is of the same kind whether there are such or not.
     pub fn challenge(
         &self,
         location: &str,
         public_key: &str,
     ) -> Result<ProofChallenge, LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let challenge = challenge::new(&core.vault, core.now_ms(), location, public_key)
             .map_err(OperationError::from)?;
         let key = PublicKey::from(&StaticSecret::from(*self.location_key(location)?));
@@ -140,36 +160,10 @@ impl Connects {
     /// location nothing is counted or written: nobody without the device's key can delay its owner, and strangers
     /// write nothing.
     pub async fn begin(&self, proof: Proof) -> Result<ConnectStep, LoginError> {
-        let core = &self.0.0;
-        let (key, answered) = self.proven(&proof)?;
-        let mut read = core.store.read().await?;
-        let device = devices::find_by_key(read.sql(), key).await?;
-        let user = users::find(read.sql(), &proof.username).await?;
-        let location = match &device {
-            Some(device) => locations::find(read.sql(), &device.location_id).await?,
-            None => None,
-        };
-        read.end().await?;
-        let (Some(device), Some(location)) = (device, location) else {
-            return Err(LoginError::Refused);
-        };
-        if location.name != proof.location || location.mode != Mode::SessionKey {
-            return Err(LoginError::Refused);
-        }
-        let mut write = core.store.record(core.now_ms()).await?;
-        let now_ms = write.now_ms();
-        if !connect::spend(write.sql(), &answered.id, answered.expires_ms, now_ms).await? {
-            return Err(LoginError::UnknownAttempt);
-        }
-        write.commit().await?;
-        let device_id = device.id.clone();
-        let claimed = Claimed {
-            device,
-            location: Some(location),
-            user,
-        };
+        let claimed = self.claimed(&proof).await?;
+        let device_id = claimed.device.id.clone();
         let begun = self
-            .0
+            .logins
             .begin_with_password(claimed, &proof.username, proof.password)
             .await?;
         match begun {
@@ -191,9 +185,40 @@ impl Connects {
         }
     }
 
+    /// The device that a proof is of, at the location that it names, and who has the user's name. Spends the challenge.
+    async fn claimed(&self, proof: &Proof) -> Result<Claimed, LoginError> {
+        let core = self.core();
+        let (key, answered) = self.proven(proof)?;
+        let mut read = core.store.read().await?;
+        let device = devices::find_by_key(read.sql(), key).await?;
+        let user = users::find(read.sql(), &proof.username).await?;
+        let location = match &device {
+            Some(device) => locations::find(read.sql(), &device.location_id).await?,
+            None => None,
+        };
+        read.end().await?;
+        let (Some(device), Some(location)) = (device, location) else {
+            return Err(LoginError::Refused);
+        };
+        if location.name != proof.location || location.mode != Mode::SessionKey {
+            return Err(LoginError::Refused);
+        }
+        let mut write = core.store.record(core.now_ms()).await?;
+        let now_ms = write.now_ms();
+        if !connect::spend(write.sql(), &answered.id, answered.expires_ms, now_ms).await? {
+            return Err(LoginError::UnknownAttempt);
+        }
+        write.commit().await?;
+        Ok(Claimed {
+            device,
+            location: Some(location),
+            user,
+        })
+    }
+
     /// Lets a login renew the device's session. Whether there is one is looked at again with the last factor.
     async fn renews(&self, login: &LoginId, device_id: &str) -> Result<(), LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let live = sessions::live_of_device(write.sql(), device_id, now_ms).await?;
@@ -206,13 +231,16 @@ impl Connects {
 
     /// A code of the user's authenticator.
     pub async fn totp(&self, login: &LoginId, code: &str) -> Result<ConnectStep, LoginError> {
-        let advance = self.0.try_totp(Begun::WithProof, login, code).await?;
+        let advance = self.logins.try_totp(Begun::WithProof, login, code).await?;
         self.step(login, advance).await
     }
 
     /// A recovery code, in place of the authenticator's.
     pub async fn recovery(&self, login: &LoginId, code: &str) -> Result<ConnectStep, LoginError> {
-        let advance = self.0.try_recovery(Begun::WithProof, login, code).await?;
+        let advance = self
+            .logins
+            .try_recovery(Begun::WithProof, login, code)
+            .await?;
         self.step(login, advance).await
     }
 
@@ -223,7 +251,9 @@ impl Connects {
         login: &LoginId,
     ) -> Result<PhonePrompt, LoginError> {
         let network = stranger.network;
-        self.0.try_ask_phone(Begun::WithProof, network, login).await
+        self.logins
+            .try_ask_phone(Begun::WithProof, network, login)
+            .await
     }
 
     /// Takes what the phone has approved, where it was asked for from the same network.
@@ -233,7 +263,9 @@ impl Connects {
         login: &LoginId,
     ) -> Result<PhoneStep<ConnectStep>, LoginError> {
         let network = stranger.network;
-        let finished = self.0.try_finish_phone(Begun::WithProof, network, login);
+        let finished = self
+            .logins
+            .try_finish_phone(Begun::WithProof, network, login);
         match finished.await? {
             PhoneStep::Done(advance) => Ok(PhoneStep::Done(self.step(login, advance).await?)),
             PhoneStep::Waiting { expires_in } => Ok(PhoneStep::Waiting { expires_in }),
@@ -242,7 +274,7 @@ impl Connects {
 
     /// What became of a session. `None`: there is none with this token.
     pub async fn session(&self, token: &Secret) -> Result<Option<Connected>, LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let mut read = core.store.read().await?;
         let found = sessions::find_by_token(read.sql(), &TokenHash::of(token.expose())).await?;
         read.end().await?;
@@ -262,12 +294,12 @@ impl Connects {
 
     /// Ends a session. `None`: there is none with this token, or none any more.
     pub async fn end(&self, token: &Secret) -> Result<Option<LoggedOut>, LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let mut read = core.store.read().await?;
         let found = sessions::find_by_token(read.sql(), &TokenHash::of(token.expose())).await?;
         read.end().await?;
         match found {
-            Some(session) => self.0.log_out(session).await,
+            Some(session) => self.logins.log_out(session).await,
             None => Ok(None),
         }
     }
@@ -275,13 +307,13 @@ impl Connects {
     /// The private key of a location, or of what could be the name of one.
     fn location_key(&self, location: &str) -> Result<Zeroizing<[u8; 32]>, LoginError> {
         let parts: [&[u8]; 2] = [b"connect location", location.as_bytes()];
-        let key = self.0.0.vault.derive(&parts);
+        let key = self.core().vault.derive(&parts);
         Ok(key.map_err(OperationError::from)?)
     }
 
     /// The key of the device whose proof this is, and the challenge that it answers.
     fn proven(&self, proof: &Proof) -> Result<(DeviceKey, Answered), LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let (challenge, location) = (&proof.challenge, &proof.location);
         let answered = challenge::check(
             &core.vault,
@@ -314,7 +346,7 @@ impl Connects {
 
     /// What a login is answered. One that is done waits until a gateway holds the peer, and is undone if none does.
     async fn step(&self, login: &LoginId, advance: Advance) -> Result<ConnectStep, LoginError> {
-        let core = &self.0.0;
+        let core = self.core();
         let (session, revision, keyed) = match advance {
             Advance::Wants {
                 factors,

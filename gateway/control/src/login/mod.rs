@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use portcullis_proto::v1::Level;
 
 use crate::core::Core;
-use crate::domain::{FactorSet, SessionState};
+use crate::domain::{FactorSet, Mode, SessionState};
 use crate::error::OperationError;
 use crate::secrets::Token;
 use crate::store::sessions::{Ending, Selection, SessionRow};
@@ -32,7 +32,7 @@ pub use browser::Browser;
 
 pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
 pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
-pub(crate) use prove::{Advance, Keyed, Life, left, spend_code, totp_step};
+pub(crate) use prove::{Advance, Granting, Keyed, Life, left, spend_code, totp_step};
 
 /// How long a login, or the end of a session, waits for its gateways, so that it holds once it returns.
 pub(crate) const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
@@ -139,6 +139,24 @@ pub enum LoginError {
     GatewayPending,
     #[error("the login could not be processed: {0}")]
     Internal(#[from] OperationError),
+}
+
+impl Begun {
+    /// Of locations whose logins are begun in this way.
+    pub(crate) fn mode(self) -> Mode {
+        match self {
+            Self::InTunnel(_) => Mode::Gate,
+            Self::WithProof => Mode::SessionKey,
+        }
+    }
+
+    /// That its device has to have, as the store writes addresses.
+    pub(crate) fn address(self) -> Option<String> {
+        match self {
+            Self::InTunnel(from) => Some(canonical(from)),
+            Self::WithProof => None,
+        }
+    }
 }
 
 impl LoginStep {

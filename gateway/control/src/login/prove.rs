@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use portcullis_proto::v1::Level;
 use serde_json::json;
 
 use super::machine::{Next, Proof, Proven, add, next};
 use super::{Begun, GATEWAYS_WITHIN, LoginError, LoginId, LoginStep, Logins, view};
 use crate::approval::Place;
 use crate::core::Core;
-use crate::domain::{FactorSet, MfaPolicy, Mode};
+use crate::domain::{FactorSet, Mode};
 use crate::error::OperationError;
 use crate::ops::devices::gateway_key;
 use crate::ops::renewal::{Renewed, renew};
@@ -32,6 +33,17 @@ pub(super) struct Open {
     pub(super) attempt: Attempt,
     pub(super) begun: Begun,
     pub(super) delayed_until_ms: i64,
+}
+
+/// A login that has proven enough.
+#[derive(Clone, Copy)]
+pub(crate) struct Granting<'a> {
+    pub(crate) id: &'a TokenHash,
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) location: &'a LocationRow,
+    pub(crate) level: Level,
+    /// Elsewhere, where it was not just now.
+    pub(crate) authenticated_at_ms: Option<i64>,
 }
 
 /// What a proof led to.
@@ -166,7 +178,7 @@ impl Logins {
     /// What a login in the tunnel is answered. One that is done waits a few seconds for a gateway to
     /// acknowledge its session: with no gateway connected, or none in time, it is granted all the same,
     /// and packets pass as soon as a gateway has heard of it.
-    pub(super) async fn step(
+    pub(crate) async fn step(
         &self,
         login: &LoginId,
         advance: Advance,
@@ -219,46 +231,14 @@ impl Logins {
         }
         match next(&location.mfa, proven) {
             Next::Done(level) => {
-                if !attempts::complete(write.sql(), open.id.as_str(), &attempt.user_id).await? {
-                    return Ok(None);
-                }
-                limits::forgive_device(write.sql(), &attempt.device_id).await?;
-                let keyed = match location.mode {
-                    Mode::Gate => None,
-                    Mode::SessionKey => {
-                        let keyed = self.keyed(&mut write, attempt, &location, level);
-                        Some(keyed.await?)
-                    }
+                let granting = Granting {
+                    id: &open.id,
+                    attempt,
+                    location: &location,
+                    level,
+                    authenticated_at_ms: None,
                 };
-                let session = match &keyed {
-                    Some(Keyed {
-                        key,
-                        life: Life::Renewed(_),
-                        ..
-                    }) => sessions::find(write.sql(), &key.session_id).await?,
-                    _ => {
-                        let key = keyed.as_ref().map(|keyed| &keyed.key);
-                        self.grant(&mut write, attempt, &location.mfa, level, key)
-                            .await?
-                    }
-                };
-                let Some(session) = session else {
-                    return Ok(None);
-                };
-                sso::opened(write.sql(), open.id.as_str(), &session.id).await?;
-                if let Some(Keyed {
-                    life: Life::New(token),
-                    ..
-                }) = &keyed
-                {
-                    sessions::set_token(write.sql(), &session.id, &token.hash()).await?;
-                }
-                let revision = write.commit().await?;
-                Ok(Some(Advance::Granted {
-                    session: Box::new(session),
-                    revision,
-                    keyed: keyed.map(Box::new),
-                }))
+                self.complete(write, granting).await
             }
             Next::Wants(factors) => {
                 let factors = core.offered(write.sql(), factors, &attempt.user_id).await?;
@@ -270,6 +250,57 @@ impl Logins {
                 }))
             }
         }
+    }
+
+    /// Spends a login that has proven all that its location wants, and grants the session: all or nothing.
+    /// `None` when another has spent it first.
+    pub(crate) async fn complete(
+        &self,
+        mut write: Write<'_>,
+        granting: Granting<'_>,
+    ) -> Result<Option<Advance>, LoginError> {
+        let Granting {
+            id,
+            attempt,
+            location,
+            ..
+        } = granting;
+        if !attempts::complete(write.sql(), id.as_str(), &attempt.user_id).await? {
+            return Ok(None);
+        }
+        limits::forgive_device(write.sql(), &attempt.device_id).await?;
+        let keyed = match location.mode {
+            Mode::Gate => None,
+            Mode::SessionKey => Some(self.keyed(&mut write, granting).await?),
+        };
+        let session = match &keyed {
+            Some(Keyed {
+                key,
+                life: Life::Renewed(_),
+                ..
+            }) => sessions::find(write.sql(), &key.session_id).await?,
+            _ => {
+                let key = keyed.as_ref().map(|keyed| &keyed.key);
+                self.grant(&mut write, granting, key).await?
+            }
+        };
+        let Some(session) = session else {
+            return Ok(None);
+        };
+        sso::opened(write.sql(), id.as_str(), &session.id).await?;
+        if let Some(Keyed {
+            life: Life::New(token),
+            ..
+        }) = &keyed
+        {
+            sessions::set_token(write.sql(), &session.id, &token.hash()).await?;
+        }
+        let revision = write.commit().await?;
+        Ok(Some(Advance::Granted {
+            session: Box::new(session),
+            revision,
+            keyed: keyed.map(Box::new),
+        }))
     }
 
     /// Uses up what may be used once. False when somebody has.
@@ -320,10 +351,14 @@ impl Logins {
     async fn keyed(
         &self,
         write: &mut Write<'_>,
-        attempt: &Attempt,
-        location: &LocationRow,
-        level: portcullis_proto::v1::Level,
+        granting: Granting<'_>,
     ) -> Result<Keyed, LoginError> {
+        let Granting {
+            attempt,
+            location,
+            level,
+            ..
+        } = granting;
         let gateway = gateway_key(write, location).await?;
         let gateway = gateway.ok_or(LoginError::NoGateway)?;
         let addresses = devices::addresses_of(write.sql(), &attempt.device_id).await?;
@@ -349,21 +384,21 @@ impl Logins {
     async fn grant(
         &self,
         write: &mut Write<'_>,
-        attempt: &Attempt,
-        policy: &MfaPolicy,
-        level: portcullis_proto::v1::Level,
+        granting: Granting<'_>,
         key: Option<&SessionKey>,
     ) -> Result<Option<SessionRow>, LoginError> {
+        let attempt = granting.attempt;
+        let policy = &granting.location.mfa;
         let actor = format!("user:{}", attempt.user);
         let grant_of = Grant {
             user_id: &attempt.user_id,
             device_id: &attempt.device_id,
             device: &attempt.device,
             location_id: &attempt.location_id,
-            level,
+            level: granting.level,
             lifetime_ms: policy.session_lifetime_ms,
             idle_timeout_ms: policy.idle_timeout_ms,
-            authenticated_at_ms: None,
+            authenticated_at_ms: granting.authenticated_at_ms,
             actor: &actor,
             key,
         };

@@ -9,11 +9,16 @@ use openidconnect::{
     RedirectUrl, Scope,
 };
 
-use super::{MOST_WAITING, Sso, SsoError, VISIT_MS, VisitSecrets, field, place};
+use super::{
+    From, Loopback, MOST_WAITING, Provider, Sso, SsoError, VISIT_MS, VisitSecrets, Waiting, field,
+    place,
+};
 use crate::domain::Factor;
 use crate::error::OperationError;
 use crate::login::{Browser, LoginError, LoginId, at_a_gate, canonical};
-use crate::secrets::Token;
+use crate::secrets::{Token, TokenHash};
+use crate::store::devices::DeviceRow;
+use crate::store::locations::LocationRow;
 use crate::store::sso::{self, NewVisit};
 use crate::store::{StoreError, devices, locations, to_u64};
 
@@ -26,6 +31,19 @@ pub struct Visit {
     pub url: String,
     /// The user has to be back by then.
     pub expires_in: Duration,
+}
+
+/// A user who is about to be sent to a provider.
+struct Departure<'a> {
+    device: &'a DeviceRow,
+    location: Option<&'a LocationRow>,
+    provider: &'a Provider,
+    from: From,
+    /// Names the login.
+    attempt: Token,
+    /// What has to be presented for the answer to be taken.
+    holder: &'a TokenHash,
+    proven: Option<Waiting>,
 }
 
 impl Sso {
@@ -65,11 +83,62 @@ impl Sso {
         let device = devices::find_by_address(read.sql(), &canonical(from)).await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
         let location = locations::find(read.sql(), &device.location_id).await?;
-        at_a_gate(location.as_ref())?;
-        let waiting = sso::waiting(read.sql(), &device.id, core.now_ms()).await?;
         read.end().await?;
+        at_a_gate(location.as_ref())?;
+        let attempt = Token::generate().map_err(OperationError::from)?;
+        self.send(Departure {
+            device: &device,
+            location: location.as_ref(),
+            provider,
+            from: From::Tunnel(port),
+            attempt,
+            holder: &browser.hash(),
+            proven: None,
+        })
+        .await
+    }
+
+    /// Sends the user of a device that has proven its key, in a browser of its own machine: back to there goes
+    /// what the provider answers. Who has begun this alone can use it, by the login's name.
+    pub(crate) async fn begin_proven(
+        &self,
+        device: &DeviceRow,
+        location: &LocationRow,
+        provider: &str,
+        back_to: Loopback,
+        renews: bool,
+    ) -> Result<Visit, SsoError> {
+        let provider = self.provider(provider).ok_or(SsoError::UnknownProvider)?;
+        let attempt = Token::generate().map_err(OperationError::from)?;
+        let holder = attempt.hash();
+        self.send(Departure {
+            device,
+            location: Some(location),
+            provider,
+            from: From::Outside,
+            attempt,
+            holder: &holder,
+            proven: Some(Waiting { back_to, renews }),
+        })
+        .await
+    }
+
+    async fn send(&self, departure: Departure<'_>) -> Result<Visit, SsoError> {
+        let core = self.core();
+        let Departure {
+            device,
+            location,
+            provider,
+            from,
+            attempt,
+            holder,
+            proven,
+        } = departure;
         let location = location.filter(|location| location.mfa.factors.contains(Factor::Sso));
         let location = location.ok_or(SsoError::NotAllowed)?;
+        let mut read = core.store.read().await?;
+        let waiting = sso::waiting(read.sql(), &device.id, core.now_ms()).await?;
+        read.end().await?;
         // Before the provider is asked for anything.
         self.has_room(waiting)?;
         let metadata = provider.metadata(false).await.map_err(|error| {
@@ -78,10 +147,9 @@ impl Sso {
         })?;
 
         let state = Token::generate().map_err(OperationError::from)?;
-        let attempt = Token::generate().map_err(OperationError::from)?;
         let nonce = Token::generate().map_err(OperationError::from)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let redirect = self.redirect_uri(&provider.name, port);
+        let redirect = self.redirect_uri(&provider.name, from);
         let redirect_url =
             RedirectUrl::new(redirect.clone()).map_err(|_| StoreError::Value("redirect URI"))?;
         let client = CoreClient::from_provider_metadata(
@@ -125,6 +193,7 @@ impl Sso {
             verifier: verifier.secret().to_owned(),
             redirect,
             attempt: attempt.expose().to_owned(),
+            proven,
         };
         let json = serde_json::to_vec(&secrets).map_err(|_| StoreError::Value("visit"))?;
         let place = place(id.as_str(), &provider.name, &device.id);
@@ -142,7 +211,7 @@ impl Sso {
             id: &id,
             provider: &provider.name,
             device_id: &device.id,
-            browser: &browser.hash(),
+            browser: holder,
             secrets: &sealed,
             begun_ms: now_ms,
             expires_ms: now_ms + VISIT_MS,

@@ -35,6 +35,8 @@ pub enum SsoError {
     NotAllowed,
     #[error("too many sign-ins are waiting: try again in {} s", .retry_after.as_secs().max(1))]
     Busy { retry_after: Duration },
+    #[error("the port to come back to has to be from 1024 to 65535")]
+    Port,
     /// Unknown, too old, used up, or begun from another device or with another provider.
     #[error("this sign-in is unknown or over: begin again")]
     UnknownVisit,

@@ -1,11 +1,11 @@
 //! A user who is back from a provider.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use openidconnect::core::{CoreClient, CoreProviderMetadata};
 use openidconnect::{
     AuthorizationCode, PkceCodeVerifier, RedirectUrl, RequestTokenError, TokenResponse as _,
+    url::Url,
 };
 use serde_json::json;
 
@@ -15,16 +15,15 @@ use super::token::{self, TokenError, Vouch};
 use super::{Sso, SsoError, VisitSecrets, field, place};
 use crate::error::OperationError;
 use crate::login::{
-    Browser, LoginError, LoginId, LoginStep, Next, WITHIN_MS, after_sso, canonical, proven_by_sso,
-    view,
+    Advance, Begun, Browser, Granting, LoginError, LoginId, LoginStep, Next, WITHIN_MS, after_sso,
+    canonical, proven_by_sso,
 };
-use crate::ops::sessions::{Grant, grant};
 use crate::secrets::{Secret, TokenHash};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
-use crate::store::limits::{self, Counted};
-use crate::store::sso::{self, VisitOf, Vouched, Whose};
-use crate::store::{Entry, StoreError, devices, factors, locations, sessions, to_u64, users};
+use crate::store::limits::Counted;
+use crate::store::sso::{self, VisitOf, VisitRow, Vouched, Whose};
+use crate::store::{Entry, StoreError, Write, devices, factors, locations, sessions, users};
 
 /// The parameters that a provider sends a user back with. None is trusted.
 #[derive(Clone, Debug, Default)]
@@ -55,32 +54,83 @@ impl Sso {
         callback: &Callback,
         browser: Option<&Browser>,
     ) -> Result<LoginStep, SsoError> {
+        let holder = browser.ok_or(SsoError::UnknownVisit)?.hash();
+        let begun = Begun::InTunnel(from);
+        let (login, advance) = self.take_back(begun, provider, callback, &holder).await?;
+        Ok(self.logins.step(&login, advance).await?)
+    }
+
+    /// The same for a login that a program has begun, which presents its name.
+    pub(crate) async fn finish_proven(
+        &self,
+        login: &LoginId,
+        provider: &str,
+        callback: &Callback,
+    ) -> Result<Advance, SsoError> {
+        let holder = TokenHash::of(login.as_str());
+        let back = self.take_back(Begun::WithProof, provider, callback, &holder);
+        Ok(back.await?.1)
+    }
+
+    /// Where the program waits to which this answer of a provider belongs. Nothing is spent by that.
+    pub(crate) async fn waits_at(
+        &self,
+        provider: &str,
+        callback: &Callback,
+    ) -> Result<Url, SsoError> {
         let core = self.core();
         let provider = self.provider(provider).ok_or(SsoError::UnknownProvider)?;
-        let browser = browser.ok_or(SsoError::UnknownVisit)?.hash();
+        let id = TokenHash::of(&callback.state);
+        let mut read = core.store.read().await?;
+        let visit = sso::find_visit(read.sql(), &id, &provider.name, core.now_ms()).await?;
+        read.end().await?;
+        let visit = visit.ok_or(SsoError::UnknownVisit)?;
+        let secrets = self.secrets(&id, provider, &visit)?;
+        let waiting = secrets.proven.as_ref().ok_or(SsoError::UnknownVisit)?;
+        Ok(waiting.back_to.with(callback)?)
+    }
+
+    fn secrets(
+        &self,
+        id: &TokenHash,
+        provider: &Provider,
+        visit: &VisitRow,
+    ) -> Result<VisitSecrets, SsoError> {
+        let place = place(id.as_str(), &provider.name, &visit.device_id);
+        let json = self.core().vault.unseal(field(&place), &visit.secrets);
+        let json = json.map_err(OperationError::from)?;
+        Ok(serde_json::from_slice(&json).map_err(|_| StoreError::Value("visit"))?)
+    }
+
+    async fn take_back(
+        &self,
+        begun: Begun,
+        provider: &str,
+        callback: &Callback,
+        holder: &TokenHash,
+    ) -> Result<(LoginId, Advance), SsoError> {
+        let core = self.core();
+        let provider = self.provider(provider).ok_or(SsoError::UnknownProvider)?;
         // Spent before anything else about it is looked at: no state, and so no code, counts twice.
         let id = TokenHash::of(&callback.state);
-        let address = canonical(from);
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
+        let address = begun.address();
         let of = VisitOf {
             provider: &provider.name,
-            address: &address,
-            browser: &browser,
+            address: address.as_deref(),
+            browser: holder,
         };
         let visit = sso::take_visit(write.sql(), &id, of, now_ms).await?;
         let visit = visit.ok_or(SsoError::UnknownVisit)?;
-        let device = devices::find_by_address(write.sql(), &address).await?;
-        let device = device.filter(|device| device.id == visit.device_id);
+        let device = device_of(&mut write, begun, &visit.device_id).await?;
         let device = device.ok_or(LoginError::UnknownDevice)?;
         write.commit().await?;
-        let place = place(id.as_str(), &provider.name, &visit.device_id);
-        let json = core
-            .vault
-            .unseal(field(&place), &visit.secrets)
-            .map_err(OperationError::from)?;
-        let secrets: VisitSecrets =
-            serde_json::from_slice(&json).map_err(|_| StoreError::Value("visit"))?;
+        let secrets = self.secrets(&id, provider, &visit)?;
+        // What was begun in a tunnel ends there, and what a program has begun is for that program.
+        if secrets.proven.is_some() != matches!(begun, Begun::WithProof) {
+            return Err(SsoError::UnknownVisit);
+        }
 
         self.logins.reserve(Counted::Device(&device.id)).await?;
         let vouch = match self
@@ -90,11 +140,16 @@ impl Sso {
             Ok(vouch) => vouch,
             Err(refusal) => return self.refuse(&device, provider, refusal).await,
         };
-        match self
-            .advance(from, provider, &device, &secrets, visit.begun_ms, vouch)
-            .await?
-        {
-            Ok(step) => Ok(step),
+        let login = LoginId::from(secrets.attempt.clone());
+        let came = Came {
+            begun,
+            device: &device,
+            login: &login,
+            renews: secrets.proven.as_ref().is_some_and(|proven| proven.renews),
+            begun_ms: visit.begun_ms,
+        };
+        match self.advance(came, provider, vouch).await? {
+            Ok(advance) => Ok((login, advance)),
             Err(reason) => {
                 let refusal = Refusal::Bad(reason.to_owned());
                 self.refuse(&device, provider, refusal).await
@@ -172,14 +227,12 @@ impl Sso {
     /// Takes in what the provider vouches for: all or nothing. The inner error is why not.
     async fn advance(
         &self,
-        from: IpAddr,
+        came: Came<'_>,
         provider: &Provider,
-        visitor: &DeviceRow,
-        secrets: &VisitSecrets,
-        begun_ms: i64,
         vouch: Vouch,
-    ) -> Result<Result<LoginStep, &'static str>, SsoError> {
+    ) -> Result<Result<Advance, &'static str>, SsoError> {
         let core = self.core();
+        let Came { begun, login, .. } = came;
         let mut write = core.store.change(core.now_ms()).await?;
         let now_ms = write.now_ms();
         let (issuer, subject) = (provider.issuer.as_str(), vouch.subject.as_str());
@@ -191,13 +244,14 @@ impl Sso {
             subject,
             sid: &vouch.sid,
         };
-        if sso::logged_out_since(write.sql(), whose, begun_ms).await? {
+        if sso::logged_out_since(write.sql(), whose, came.begun_ms).await? {
             return Ok(Err("its user has logged out there meanwhile"));
         }
         // As things are now, not as they were when the user was sent there.
-        let device = devices::find_by_address(write.sql(), &canonical(from)).await?;
-        let device = device.filter(|device| device.id == visitor.id && device.user_id == user_id);
-        let Some(device) = device.filter(|device| !device.user_disabled) else {
+        let device = device_of(&mut write, begun, &came.device.id).await?;
+        let device = device.filter(|device| device.user_id == user_id && !device.user_disabled);
+        let user = users::find(write.sql(), &user_id).await?;
+        let Some((device, user)) = device.zip(user) else {
             return Ok(Err(
                 "the account is linked to another user, or the user is disabled",
             ));
@@ -214,9 +268,8 @@ impl Sso {
             let lifetime_ms = location.mfa.session_lifetime_ms;
             told(core, &mut write, provider, &device, groups, lifetime_ms).await?;
         }
-        let actor = format!("user:{}", device.user);
         let entry = Entry {
-            actor: &actor,
+            actor: &format!("user:{}", device.user),
             action: "login.begin",
             subject: &format!("device:{}", device.name),
             detail: json!({
@@ -228,60 +281,83 @@ impl Sso {
         write.audit(entry).await?;
         attempts::delete_expired(write.sql(), now_ms).await?;
         sso::delete_expired(write.sql(), now_ms).await?;
-        let login = LoginId::from(secrets.attempt.clone());
         let id = TokenHash::of(login.as_str());
-        let mut vouched = Vouched {
+        let expires_ms = now_ms + WITHIN_MS;
+        let attempt = NewAttempt {
+            id: id.as_str(),
+            user_id: &user_id,
+            password: &user.password,
+            device_id: &device.id,
+            expires_ms,
+            proven,
+        };
+        if !attempts::insert(write.sql(), &attempt).await? {
+            return Ok(Err("the user is disabled"));
+        }
+        let vouched = Vouched {
             attempt_id: id.as_str(),
             user_id: &user_id,
             issuer,
             subject,
             sid: &vouch.sid,
-            session_id: "",
-            expires_ms: now_ms + WITHIN_MS,
+            expires_ms,
         };
+        sso::vouched(write.sql(), &vouched).await?;
+        if came.renews {
+            let live = sessions::live_of_device(write.sql(), &device.id, now_ms).await?;
+            let live = live.ok_or(LoginError::NoSession)?;
+            attempts::set_renews(write.sql(), id.as_str(), &live).await?;
+        }
         match next {
             Next::Done(level) => {
-                limits::forgive_device(write.sql(), &device.id).await?;
-                let grant_of = Grant {
+                // Also whether the location still is one where logins are begun in this way.
+                let attempt = attempts::find(write.sql(), id.as_str(), begun, now_ms).await?;
+                let Some(attempt) = attempt else {
+                    return Ok(Err("the location is of another kind now"));
+                };
+                let granted = Granting {
+                    id: &id,
+                    attempt: &attempt,
+                    location: &location,
+                    level,
                     authenticated_at_ms: Some(vouch.authenticated_at_ms),
-                    ..Grant::of(&device, &location.mfa, level, &actor)
                 };
-                let session = grant(&mut write, grant_of).await?;
-                vouched.session_id = &session;
-                sso::vouched(write.sql(), &vouched).await?;
-                let Some(session) = sessions::find(write.sql(), &session).await? else {
-                    return Ok(Err("the session is gone"));
-                };
-                let revision = write.commit().await?;
-                self.logins.until_acknowledged(&session, revision).await?;
-                Ok(Ok(LoginStep::Done(view(session))))
+                let advance = self.logins.complete(write, granted).await?;
+                Ok(advance.ok_or("the session is gone"))
             }
             Next::Wants(factors) => {
-                let Some(user) = users::find(write.sql(), &user_id).await? else {
-                    return Ok(Err("the user is gone"));
-                };
-                let attempt = NewAttempt {
-                    id: id.as_str(),
-                    user_id: &user_id,
-                    password: &user.password,
-                    device_id: &device.id,
-                    expires_ms: now_ms + WITHIN_MS,
-                    proven,
-                };
-                if !attempts::insert(write.sql(), &attempt).await? {
-                    return Ok(Err("the user is disabled"));
-                }
-                sso::vouched(write.sql(), &vouched).await?;
                 let factors = core.offered(write.sql(), factors, &user_id).await?;
                 write.commit().await?;
-                Ok(Ok(LoginStep::Wants {
-                    attempt: login,
+                Ok(Ok(Advance::Wants {
                     factors,
-                    expires_in: Duration::from_millis(to_u64(WITHIN_MS)),
+                    expires_ms,
                 }))
             }
         }
     }
+}
+
+/// A user who has come back, as the login was begun.
+#[derive(Clone, Copy)]
+struct Came<'a> {
+    begun: Begun,
+    device: &'a DeviceRow,
+    login: &'a LoginId,
+    renews: bool,
+    begun_ms: i64,
+}
+
+/// The device with this id, where it is the one that a login was begun from.
+async fn device_of(
+    write: &mut Write<'_>,
+    begun: Begun,
+    id: &str,
+) -> Result<Option<DeviceRow>, StoreError> {
+    let found = match begun {
+        Begun::InTunnel(from) => devices::find_by_address(write.sql(), &canonical(from)).await?,
+        Begun::WithProof => devices::find(write.sql(), id).await?,
+    };
+    Ok(found.filter(|device| device.id == id))
 }
 
 /// Gives the code for an ID token.

@@ -15,6 +15,7 @@ mod finish;
 mod groups;
 mod http;
 mod jws;
+mod loopback;
 mod preset;
 mod provider;
 mod token;
@@ -39,6 +40,7 @@ pub use preset::SsoPreset;
 
 pub(crate) use backchannel::end;
 pub(crate) use groups::lapse;
+pub(crate) use loopback::Loopback;
 pub(crate) use provider::{Provider, causes};
 pub(crate) use token::LONGEST_SUBJECT;
 
@@ -57,6 +59,15 @@ pub struct Sso {
     ports: Arc<[u16]>,
 }
 
+/// Which of our pages a provider sends a user back to.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// The portal in the tunnel, at the port that it was reached by.
+    Tunnel(Option<u16>),
+    /// The one outside.
+    Outside,
+}
+
 /// What is kept of a visit that nobody else may know.
 #[derive(Serialize, Deserialize)]
 struct VisitSecrets {
@@ -65,6 +76,18 @@ struct VisitSecrets {
     redirect: String,
     /// Of the login that may go on here afterwards.
     attempt: String,
+    /// Of a login before there is a tunnel.
+    #[serde(default)]
+    proven: Option<Waiting>,
+}
+
+/// The program that has begun a login before there is a tunnel, and has proven its device's key.
+#[derive(Serialize, Deserialize)]
+struct Waiting {
+    /// Where it listens on its own machine: the answer goes to no other.
+    back_to: Loopback,
+    /// The device's live session is to go on.
+    renews: bool,
 }
 
 impl Drop for VisitSecrets {
@@ -113,8 +136,11 @@ impl Sso {
     }
 
     /// Where a provider sends users back to.
-    fn redirect_uri(&self, provider: &str, port: Option<u16>) -> String {
-        format!("{}/login/sso/{provider}/callback", self.origin(port))
+    fn redirect_uri(&self, provider: &str, from: From) -> String {
+        match from {
+            From::Tunnel(port) => format!("{}/login/sso/{provider}/callback", self.origin(port)),
+            From::Outside => format!("{}/connect/sso/{provider}/callback", self.origin(None)),
+        }
     }
 
     /// The portal by its name and a port of ours, whatever the request said.

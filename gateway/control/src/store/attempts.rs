@@ -4,8 +4,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::StoreError;
-use crate::domain::Mode;
-use crate::login::{Begun, Proven, canonical};
+use crate::login::{Begun, Proven};
 
 /// A login in progress.
 pub(crate) struct Attempt {
@@ -65,10 +64,6 @@ pub(crate) async fn find(
     begun: Begun,
     now_ms: i64,
 ) -> Result<Option<Attempt>, StoreError> {
-    let (mode, address) = match begun {
-        Begun::InTunnel(from) => (Mode::Gate, canonical(from)),
-        Begun::WithProof => (Mode::SessionKey, String::new()),
-    };
     let row = sqlx::query(
         "SELECT u.id AS user_id, u.name AS user_name, u.totp_secret, u.disabled,
                 d.id AS device_id, d.name AS device, d.location_id,
@@ -83,8 +78,8 @@ pub(crate) async fn find(
     )
     .bind(id)
     .bind(now_ms)
-    .bind(mode.as_str())
-    .bind(address)
+    .bind(begun.mode().as_str())
+    .bind(begun.address().unwrap_or_default())
     .fetch_optional(sql)
     .await?;
     let Some(row) = row else { return Ok(None) };

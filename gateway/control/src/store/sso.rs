@@ -28,8 +28,8 @@ pub(crate) struct NewVisit<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct VisitOf<'a> {
     pub(crate) provider: &'a str,
-    /// Of the device.
-    pub(crate) address: &'a str,
+    /// Of the device, where it was sent from its tunnel.
+    pub(crate) address: Option<&'a str>,
     pub(crate) browser: &'a TokenHash,
 }
 
@@ -47,8 +47,6 @@ pub(crate) struct Vouched<'a> {
     pub(crate) issuer: &'a str,
     pub(crate) subject: &'a str,
     pub(crate) sid: &'a str,
-    /// Empty while there is none.
-    pub(crate) session_id: &'a str,
     pub(crate) expires_ms: i64,
 }
 
@@ -213,24 +211,48 @@ pub(crate) async fn take_visit(
     of: VisitOf<'_>,
     now_ms: i64,
 ) -> Result<Option<VisitRow>, StoreError> {
-    let taken: Option<(String, String, i64)> = sqlx::query_as(
+    let taken = sqlx::query_as(
         "DELETE FROM sso_visits
          WHERE id = $1 AND provider = $2 AND expires_ms > $4 AND browser = $5
-            AND device_id IN (SELECT device_id FROM device_addresses WHERE address = $3)
+            AND ($3 = '' OR device_id IN
+                (SELECT device_id FROM device_addresses WHERE address = $3))
          RETURNING device_id, secrets, begun_ms",
     )
     .bind(id.as_str())
     .bind(of.provider)
-    .bind(of.address)
+    .bind(of.address.unwrap_or_default())
     .bind(now_ms)
     .bind(of.browser.as_str())
     .fetch_optional(sql)
     .await?;
-    Ok(taken.map(|(device_id, secrets, begun_ms)| VisitRow {
+    Ok(taken.map(visit))
+}
+
+/// A visit to this provider that is not over.
+pub(crate) async fn find_visit(
+    sql: &mut AnyConnection,
+    id: &TokenHash,
+    provider: &str,
+    now_ms: i64,
+) -> Result<Option<VisitRow>, StoreError> {
+    let found = sqlx::query_as(
+        "SELECT device_id, secrets, begun_ms FROM sso_visits
+         WHERE id = $1 AND provider = $2 AND expires_ms > $3",
+    )
+    .bind(id.as_str())
+    .bind(provider)
+    .bind(now_ms)
+    .fetch_optional(sql)
+    .await?;
+    Ok(found.map(visit))
+}
+
+fn visit((device_id, secrets, begun_ms): (String, String, i64)) -> VisitRow {
+    VisitRow {
         device_id,
         secrets,
         begun_ms,
-    }))
+    }
 }
 
 pub(crate) async fn vouched(
@@ -239,14 +261,13 @@ pub(crate) async fn vouched(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sso_logins (attempt_id, user_id, issuer, subject, sid, session_id, expires_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         VALUES ($1, $2, $3, $4, $5, '', $6)",
     )
     .bind(login.attempt_id)
     .bind(login.user_id)
     .bind(login.issuer)
     .bind(login.subject)
     .bind(login.sid)
-    .bind(login.session_id)
     .bind(login.expires_ms)
     .execute(sql)
     .await?;

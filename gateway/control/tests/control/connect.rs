@@ -65,7 +65,7 @@ pub(crate) fn prove(
 }
 
 /// The same a second time.
-fn copy(proof: &ConnectProof) -> ConnectProof {
+pub(crate) fn copy(proof: &ConnectProof) -> ConnectProof {
     ConnectProof {
         location: proof.location.clone(),
         public_key: proof.public_key.clone(),

@@ -69,16 +69,22 @@ pub(crate) async fn vault_with(
     public_key: [u8; 32],
 ) -> (World, Account, Served, Gateway) {
     let world = World::new(engine).await;
-    location(&world, "session-key").await.unwrap();
+    let (alice, served, gateway) = vault_in(&world, public_key).await;
+    (world, alice, served, gateway)
+}
+
+/// The same in this world.
+pub(crate) async fn vault_in(world: &World, public_key: [u8; 32]) -> (Account, Served, Gateway) {
+    location(world, "session-key").await.unwrap();
     let alice = world.user("alice").await;
-    add_device(&world, public_key, false).await.unwrap();
+    add_device(world, public_key, false).await.unwrap();
     let served = Served::start(&world.control).await;
     let token = world.control.gateway_token("gw", "vault").await.unwrap();
     let enrolled = enroll(&world.control, served.port, token.expose());
     let mut gateway = Gateway::new(enrolled.await.unwrap());
     gateway.connect(served.port).await.unwrap();
-    gateway.follow_to(newest(&world)).await;
-    (world, alice, served, gateway)
+    gateway.follow_to(newest(world)).await;
+    (alice, served, gateway)
 }
 
 pub(crate) fn newest(world: &World) -> u64 {

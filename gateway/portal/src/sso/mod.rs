@@ -128,6 +128,7 @@ impl From<SsoError> for Told {
             }
             SsoError::UnknownProvider => (StatusCode::NOT_FOUND, "unknown_provider"),
             SsoError::NotAllowed => (StatusCode::FORBIDDEN, "not_allowed"),
+            SsoError::Port => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             SsoError::UnknownVisit => (StatusCode::NOT_FOUND, "unknown_attempt"),
             SsoError::Declined(_) => (StatusCode::UNAUTHORIZED, "declined"),
             SsoError::Refused => (StatusCode::UNAUTHORIZED, "refused"),

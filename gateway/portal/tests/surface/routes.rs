@@ -379,6 +379,22 @@ pub(crate) const CASES: &[Case] = &[
         Nothing,
         404,
     ),
+    case(
+        Outside,
+        "POST",
+        "/api/v1/connect/sso",
+        Json(
+            r#"{"location":"vault","public_key":"CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=","challenge":"x","proof":"x","username":"ada","provider":"acme","port":40000}"#,
+        ),
+        404,
+    ),
+    case(
+        Outside,
+        "POST",
+        "/api/v1/connect/{attempt}/sso/finish",
+        Json(r#"{"provider":"acme","state":"x","code":"x"}"#),
+        404,
+    ),
     case(Outside, "POST", "/api/v1/approve", TOKEN, 404),
     case(Outside, "POST", "/api/v1/approve/begin", TOKEN, 404),
     case(Outside, "POST", "/api/v1/approve/finish", APPROVED, 404),

@@ -110,7 +110,7 @@ impl World {
             inside: app(control.logins(), Some(passkeys), Some(sso())),
             outside: public_app(
                 enrolments,
-                control.connects(),
+                control.connects().with_sso(Some(sso())),
                 Some(outside),
                 Some(approvals),
             ),

@@ -24,6 +24,7 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
     let mut outside = config.outside.then(|| control.outside());
     let mut enrolments = control.enrolments();
     let mut approvals = None;
+    let mut connects = control.connects();
     if let Some(name) = &config.name {
         let mut ports: Vec<u16> = config.public.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
@@ -32,8 +33,10 @@ pub(super) fn bind(control: &Control, config: &PortalConfig) -> Result<Option<Po
         outside = outside.map(|outside| outside.with_passkeys(passkeys.clone()));
         approvals = Some(control.approvals(passkeys.clone()));
         enrolments = enrolments.with_passkeys(passkeys);
+        // The first address is the one that links name, and that providers know.
+        let ports: Vec<u16> = config.public.iter().map(SocketAddr::port).collect();
+        connects = connects.with_sso(control.sso(name.clone(), &ports)?);
     }
-    let connects = control.connects();
     let portal = Portal::bind_public(
         &config.public,
         tls,

@@ -39,6 +39,14 @@ impl Client<'_> {
         self.start_with(&[], command)
     }
 
+    /// Signs in at a provider, in place of password and code.
+    pub(crate) fn start_sso(&self, more: &[&str]) -> Result<e2e_tests::Running> {
+        let args = ["office", "--server", SERVER, "--sso", "acme"];
+        let args = [&args[..], &["--ca-fingerprint", &self.fingerprint], more].concat();
+        let namespace = &self.gate.world.peers[0];
+        self.gate.start_connect(namespace, &self.user, &args)
+    }
+
     pub(crate) fn start_with(&self, more: &[&str], command: &str) -> Result<e2e_tests::Running> {
         let args = ["office", "--server", SERVER, "--totp-command", command];
         let args = [&args[..], &["--ca-fingerprint", &self.fingerprint], more].concat();
@@ -49,7 +57,7 @@ impl Client<'_> {
     /// Connects, and waits until it says so.
     pub(crate) fn connect(&self) -> Result<e2e_tests::Running> {
         let mut running = self.start(&self.user.authenticator())?;
-        if let Err(error) = running.first_line() {
+        if let Err(error) = running.next_line() {
             let output = running.finish()?;
             return Err(error.context(format!("{output:?}")));
         }

@@ -108,7 +108,7 @@ fn traces_run_side_by_side_end_on_interrupt_and_count_what_they_lose() -> Result
             gate.start_admin(&["trace", "--reason", "locked"])?,
         ];
         for trace in &mut traces {
-            trace.first_line()?;
+            trace.next_line()?;
         }
         thread::sleep(SILENCE);
         let mut devices = Vec::new();
@@ -131,7 +131,7 @@ fn traces_run_side_by_side_end_on_interrupt_and_count_what_they_lose() -> Result
 
         // More than the kernel tells of: what is missing is counted.
         let mut trace = gate.start_admin(&["trace", "--peer", "alice-device"])?;
-        trace.first_line()?;
+        trace.next_line()?;
         drop(floods);
         // Towards the peer: what is dropped there costs no encryption, which is slow on an emulated machine.
         let fast = Flood::start(&gate.world.server, (alice.v4, 9).into(), Duration::ZERO)?;

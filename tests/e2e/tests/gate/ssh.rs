@@ -179,7 +179,7 @@ fn a_session_lives_as_long_as_its_ssh_connection() -> Result<()> {
         ] {
             let code = fresh_code(&mut last)?;
             let mut running = ssh(&peer, &dir, &code, options)?;
-            if let Err(error) = running.first_line() {
+            if let Err(error) = running.next_line() {
                 return Err(error.context(format!("{:?}", running.finish()?)));
             }
             eventually("traffic passes", SOON, || peer.pings(SERVER_V4))?;
@@ -202,7 +202,7 @@ fn a_session_lives_as_long_as_its_ssh_connection() -> Result<()> {
         // What ends the session is told, and ends the connection.
         let code = fresh_code(&mut last)?;
         let mut running = ssh(&peer, &dir, &code, &[])?;
-        running.first_line()?;
+        running.next_line()?;
         eventually("traffic passes", SOON, || peer.pings(SERVER_V4))?;
         gate.ask(&["session", "revoke", "--user", NAME])?;
         let ended = running.finish()?;
@@ -215,7 +215,7 @@ fn a_session_lives_as_long_as_its_ssh_connection() -> Result<()> {
         // Control is killed and comes back: the session goes on, and still ends with the connection.
         let code = fresh_code(&mut last)?;
         let mut running = ssh(&peer, &dir, &code, &[])?;
-        running.first_line()?;
+        running.next_line()?;
         eventually("traffic passes", SOON, || peer.pings(SERVER_V4))?;
         gate.kill("up")?;
         ensure!(peer.pings(SERVER_V4)?, "with every process dead");

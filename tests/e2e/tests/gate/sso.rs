@@ -7,13 +7,17 @@ use std::process::{Child, ChildStdout, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e_tests::flows::{Echo, Probe};
 use e2e_tests::{Gate, Namespace, Options, SERVER_V4, eventually, run, with_gate_prepared};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::connect::{first_use, vault, with_public};
 use crate::{INTERVAL, SILENCE, SOON, echo_v4};
 
 const PORTAL: &str = "https://login.example.test";
+/// The same outside of the tunnel.
+const OUTSIDE: &str = "https://login.example.test:8443";
 /// Of the portal's name, for those who have no resolver.
 const RESOLVED: &str = "login.example.test:443:10.77.0.1";
+const RESOLVED_OUTSIDE: &str = "login.example.test:8443:192.0.2.1";
 const SECRET: &str = "a-secret-that-both-know";
 /// What `cargo xtask setup` installs.
 const INSTALLED: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/oidc");
@@ -30,7 +34,10 @@ impl Provider {
     fn start(namespace: &Namespace) -> Result<Self> {
         let settings = json!({
             "client_id": "portcullis", "client_secret": SECRET, "groups": [],
-            "redirect_uris": [format!("{PORTAL}/login/sso/acme/callback")],
+            "redirect_uris": [
+                format!("{PORTAL}/login/sso/acme/callback"),
+                format!("{OUTSIDE}/connect/sso/acme/callback"),
+            ],
             "backchannel_logout_uri": "https://127.0.0.1:8444/sso/acme/backchannel",
         });
         let mut child = namespace
@@ -95,7 +102,8 @@ impl Browser<'_> {
         let mut command = namespace.command("curl");
         command
             .args(["--silent", "--show-error", "--insecure", "--location"])
-            .args(["--resolve", RESOLVED, "--max-time", "60"])
+            .args(["--resolve", RESOLVED, "--resolve", RESOLVED_OUTSIDE])
+            .args(["--max-time", "60"])
             .args(["--cookie", &self.jar, "--cookie-jar", &self.jar])
             .args(args);
         Ok(run(&mut command, "")?.stdout)
@@ -157,6 +165,16 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Result<&'a str> {
         .with_context(|| format!("no {before} in {text}"))
 }
 
+/// Where a page leads by itself.
+fn leads_to(page: &str) -> Result<String> {
+    let url = between(page, "content=\"0;url=", "\"")?;
+    Ok(url.replace("&#38;", "&").replace("&amp;", "&"))
+}
+
+fn event(line: &str) -> Result<Value> {
+    serde_json::from_str(line).with_context(|| format!("no event: {line}"))
+}
+
 #[test]
 fn inv4_a_logout_at_the_provider_stops_the_next_packet() -> Result<()> {
     let prepare = |gate: &Gate| {
@@ -177,8 +195,7 @@ fn inv4_a_logout_at_the_provider_stops_the_next_packet() -> Result<()> {
         let origin = format!("Origin: {PORTAL}");
         let begin = ["--header", &origin, "--data", "", &page];
         let leaving = browser.curl(&peer.namespace, &begin)?;
-        let url = between(&leaving, "content=\"0;url=", "\"")?;
-        let url = url.replace("&#38;", "&").replace("&amp;", "&");
+        let url = leads_to(&leaving)?;
         let back = browser.sign_in(&url, "alice-1")?;
         ensure!(!peer.pings(SERVER_V4)?, "the login is not complete");
         let page = browser.curl(&peer.namespace, &[&back])?;
@@ -198,6 +215,60 @@ fn inv4_a_logout_at_the_provider_stops_the_next_packet() -> Result<()> {
         );
         let sessions = gate.ask(&["session", "list", "--all"])?;
         ensure!(sessions["sessions"][0]["state"] == "revoked", "{sessions}");
+        Ok(())
+    })
+}
+
+/// Before there is a tunnel, and with a browser that leads back to the program that waits on its own machine.
+#[test]
+fn inv1_a_providers_word_connects_the_machine_of_the_browser() -> Result<()> {
+    let prepare = |gate: &Gate| {
+        with_public(gate)?;
+        let provider = Provider::start(gate.namespace())?;
+        provider.configure(gate)?;
+        Ok(provider)
+    };
+    with_gate_prepared(vault(), prepare, |gate, provider| {
+        let client = first_use(gate)?;
+        gate.ask(&["user", "set", "alice", "--sso", "acme:alice-1"])?;
+        let machine = &gate.world.peers[0];
+        let jar = gate.scratch().join("cookies").display().to_string();
+        let browser = Browser { gate, jar };
+
+        // Somebody who was sent the link signs in: it leads to a port of their own machine, where nobody waits.
+        let mut elsewhere = client.start_sso(&[])?;
+        let asked = event(&elsewhere.next_line()?)?;
+        ensure!(asked["event"] == "sign_in", "{asked}");
+        let url = asked["url"].as_str().context("an address")?;
+        let back = browser.sign_in(url, "alice-1")?;
+        let page = browser.curl(&gate.world.peers[1], &[&back])?;
+        let loopback = leads_to(&page)?;
+        ensure!(loopback.starts_with("http://127.0.0.1:"), "{page}");
+        let lost = browser.curl(&gate.world.peers[1], &[&loopback]);
+        ensure!(lost.is_err(), "{lost:?}");
+        ensure!(!client.pings()?, "nobody is signed in by that");
+        let ended = elsewhere.interrupt()?;
+        ensure!(ended.code == 1, "{ended:?}");
+
+        let mut running = client.start_sso(&[])?;
+        let asked = event(&running.next_line()?)?;
+        let url = asked["url"].as_str().context("an address")?;
+        let back = browser.sign_in(url, "alice-1")?;
+        let page = browser.curl(machine, &[&back])?;
+        // Whatever else asks at that port is told nothing, and does not end the wait.
+        let loopback = leads_to(&page)?;
+        let (port, _) = loopback.rsplit_once('/').context("a path")?;
+        browser.curl(machine, &[&format!("{port}/else?state=x&code=y")])?;
+        let page = browser.curl(machine, &[&loopback])?;
+        ensure!(page.contains("You may close this page"), "{page}");
+        let connected = event(&running.next_line()?)?;
+        ensure!(connected["event"] == "connected", "{connected}");
+        eventually("traffic passes", SOON, || client.pings())?;
+
+        // The provider's logout ends it.
+        browser.sign_out(&provider.issuer)?;
+        let ended = running.finish()?;
+        ensure!(ended.code == 7 && !client.pings()?, "{ended:?}");
         Ok(())
     })
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::Name;
 use super::approve::Approver;
+use super::sso::SignIn;
 use super::watch::Signals;
 use crate::cli::login::{Second, ask};
 use crate::input;
@@ -50,19 +51,26 @@ pub(super) struct AccountArgs {
     /// Be approved in this machine's browser, with a passkey
     #[arg(long, conflicts_with_all = ["totp_command", "phone"])]
     browser: bool,
+    /// Sign in by this provider, in this machine's browser, in place of the password
+    #[arg(long, value_name = "PROVIDER", conflicts_with_all = ["password_stdin", "password_file", "phone", "browser"])]
+    sso: Option<String>,
 }
 
 /// A login whose last factor is there, and not yet sent.
 pub(super) struct Login {
     pub(super) portal: Arc<PortalClient>,
-    attempt: Attempt,
     last: Last,
 }
 
 /// The last factor.
 enum Last {
-    Typed(Second),
-    Approved(Approver),
+    Typed(Attempt, Second),
+    Approved(Attempt, Approver),
+    /// All of them.
+    SignedIn {
+        sign_in: Box<SignIn>,
+        totp_command: Option<String>,
+    },
 }
 
 impl AccountArgs {
@@ -85,6 +93,19 @@ impl AccountArgs {
                 || format!("This device is known as {called:?} now."),
             )?;
         }
+        if let Some(provider) = &self.sso {
+            let sign_in = SignIn::begin(&portal, &location.0, device, &self.user, provider, renew)
+                .inspect_err(|error| {
+                    if matches!(error.downcast_ref(), Some(PortalError::Refused(_))) {
+                        output.note(&hint(device, &self.user, &location.0));
+                    }
+                })?;
+            let last = Last::SignedIn {
+                sign_in: Box::new(sign_in),
+                totp_command: self.totp_command.clone(),
+            };
+            return Ok(Login { portal, last });
+        }
         let password = match filed {
             Some(password) => password,
             None => input::password(self.password_stdin, "Password: ")?.into(),
@@ -94,27 +115,28 @@ impl AccountArgs {
             output.note(&hint(device, &self.user, &location.0));
         }
         let attempt = begun?;
-        let last = self.last(&attempt)?;
-        Ok(Login {
-            portal,
-            attempt,
-            last,
-        })
+        let last = self.last(attempt)?;
+        Ok(Login { portal, last })
     }
 
-    fn last(&self, attempt: &Attempt) -> Result<Last> {
+    fn last(&self, attempt: Attempt) -> Result<Last> {
         let can = attempt.wants("phone");
-        Ok(match (&self.totp_command, self.phone, self.browser) {
-            (Some(command), ..) => Last::Typed(Second::Totp(input::from_command(command)?)),
+        let approver = match (&self.totp_command, self.phone, self.browser) {
+            (Some(command), ..) => {
+                let code = input::from_command(command)?;
+                return Ok(Last::Typed(attempt, Second::Totp(code)));
+            }
             (None, false, false) if attempt.can_be_typed() || !can => {
-                Last::Typed(ask(attempt, &self.server)?)
+                let typed = ask(&attempt, &self.server)?;
+                return Ok(Last::Typed(attempt, typed));
             }
             (None, ..) if !can => bail!(PortalError::Refused(
                 "this location takes no approval by phone or browser".to_owned()
             )),
-            (None, _, true) => Last::Approved(Approver::Browser),
-            (None, _, false) => Last::Approved(Approver::Phone),
-        })
+            (None, _, true) => Approver::Browser,
+            (None, _, false) => Approver::Phone,
+        };
+        Ok(Last::Approved(attempt, approver))
     }
 }
 
@@ -125,12 +147,33 @@ impl Login {
         signals: Option<&mut Signals>,
         output: Output,
     ) -> Result<Granted> {
-        let (portal, attempt) = (&self.portal, &self.attempt);
+        let portal = &self.portal;
         Ok(match self.last {
-            Last::Typed(Second::Totp(code)) => portal.connect_by_totp(attempt, code.trim())?,
-            Last::Typed(Second::Recovery(code)) => portal.connect_by_recovery(attempt, &code)?,
-            Last::Approved(approver) => approver.ask(portal, attempt, signals, output).await?,
+            Last::Typed(attempt, typed) => typed.connect(portal, &attempt)?,
+            Last::Approved(attempt, approver) => {
+                approver.ask(portal, &attempt, signals, output).await?
+            }
+            Last::SignedIn {
+                sign_in,
+                totp_command,
+            } => {
+                let command = totp_command.as_deref();
+                sign_in.finish(portal, command, signals, output).await?
+            }
         })
+    }
+}
+
+impl Second {
+    pub(super) fn connect(
+        self,
+        portal: &PortalClient,
+        attempt: &Attempt,
+    ) -> Result<Granted, PortalError> {
+        match self {
+            Self::Totp(code) => portal.connect_by_totp(attempt, code.trim()),
+            Self::Recovery(code) => portal.connect_by_recovery(attempt, &code),
+        }
     }
 }
 

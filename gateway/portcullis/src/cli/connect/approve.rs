@@ -89,7 +89,7 @@ impl Approver {
 }
 
 /// In the desktop's browser. False where there is none.
-fn open(url: &str) -> bool {
+pub(super) fn open(url: &str) -> bool {
     let opener = Command::new("xdg-open")
         .arg(url)
         .stdin(Stdio::null())
