@@ -14,7 +14,19 @@ pub(crate) fn say(message: impl AsRef<str>) {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::paths::root());
+    forget_package(&mut command);
     command
+}
+
+/// Takes what the calling cargo says of this package out of the environment: build scripts that look at it would run
+/// again whenever cargo is called in another way, and with them what is built upon them.
+pub(crate) fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let inherited = name.to_string_lossy();
+        if inherited.starts_with("CARGO_PKG_") || inherited.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Runs `command` with its output shown; fails when it does.

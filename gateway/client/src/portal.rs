@@ -1,6 +1,7 @@
 //! Login, status and logout at the portal's JSON API.
 
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -179,6 +180,18 @@ impl PortalClient {
             agent,
             base: format!("https://{host}:{port}/api/v1"),
         })
+    }
+
+    /// Where the portal is, by the machine's resolver.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>, PortalError> {
+        let place = self.base.trim_start_matches("https://");
+        let place = place.trim_end_matches("/api/v1");
+        let found = place.to_socket_addrs();
+        let found = found.map_err(|source| PortalError::Unreachable {
+            place: place.to_owned(),
+            source,
+        })?;
+        Ok(found.map(|address| address.ip()).collect())
     }
 
     /// The first factor.

@@ -61,6 +61,13 @@ pub(crate) async fn run(core: &Core) {
                 RETRY
             }
         });
+        let pause = pause.min(match crate::ops::session_key::settle_left(core).await {
+            Ok(next) => until(next, core.now_ms()),
+            Err(error) => {
+                tracing::warn!(%error, "sessions that no gateway has acknowledged could not be undone");
+                RETRY
+            }
+        });
         if cleaned.is_none_or(|at| at.elapsed() >= CLEAN_UP_EVERY) {
             match clean_up(core).await {
                 Ok(()) => cleaned = Some(tokio::time::Instant::now()),

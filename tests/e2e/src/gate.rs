@@ -43,6 +43,8 @@ pub struct Options {
     pub shield: bool,
     /// How the location's sessions begin: `gate` or `session-key`.
     pub location: &'static str,
+    /// What the location routes into its tunnels.
+    pub routes: &'static [&'static str],
     /// What the configuration's `[metrics]` section says; empty for no such section.
     pub metrics: &'static str,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             mode: Mode::Up,
             lifetime: "1h",
             idle_timeout: None,
+            routes: &["10.9.0.0/24", "fd09::/64"],
             disk: None,
             shield: false,
             location: "gate",
@@ -181,14 +184,10 @@ impl Gate {
             "--endpoint",
             "192.0.2.1:51820",
         ]);
-        args.extend([
-            "--route",
-            "10.9.0.0/24",
-            "--route",
-            "fd09::/64",
-            "--portal-port",
-            "443",
-        ]);
+        for route in options.routes {
+            args.extend(["--route", route]);
+        }
+        args.extend(["--portal-port", "443"]);
         args.extend(["--mode", options.location]);
         args.extend(["--session-lifetime", options.lifetime]);
         if let Some(idle) = options.idle_timeout {

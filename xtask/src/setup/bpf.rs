@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::apt;
-use crate::process::{has, output, run, say};
+use crate::process::{forget_package, has, output, run, say};
 
 /// The linker's release; the one the workspace is tested with.
 const LINKER_VERSION: &str = "0.13.0";
@@ -43,22 +43,16 @@ impl Toolchain {
         command
             .args(["run", self.name(), "cargo"])
             .current_dir(crate::paths::root());
-        for (name, _) in std::env::vars_os() {
-            let inherited = name.to_string_lossy();
-            if inherited.starts_with("CARGO_PKG_")
-                || inherited.starts_with("CARGO_MANIFEST_")
-                || [
-                    "CARGO",
-                    "RUSTC",
-                    "RUSTDOC",
-                    "RUSTUP_TOOLCHAIN",
-                    "LD_LIBRARY_PATH",
-                    "RUSTFLAGS",
-                ]
-                .contains(&inherited.as_ref())
-            {
-                command.env_remove(&name);
-            }
+        forget_package(&mut command);
+        for inherited in [
+            "CARGO",
+            "RUSTC",
+            "RUSTDOC",
+            "RUSTUP_TOOLCHAIN",
+            "LD_LIBRARY_PATH",
+            "RUSTFLAGS",
+        ] {
+            command.env_remove(inherited);
         }
         // build-std is unstable, and the compiler a stable release.
         command.env("RUSTC_BOOTSTRAP", "1");

@@ -2,6 +2,7 @@
 //! rtnetlink.
 
 mod addresses;
+mod detour;
 mod routes;
 
 use std::future::Future;

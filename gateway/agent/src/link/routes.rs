@@ -13,7 +13,7 @@ use super::{Link, LinkError, answer, errno};
 
 /// Marks the routes that are the agent's: no other of the interface's routes is touched. From the
 /// range that rtnetlink(7) leaves to programs.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xb6);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xb6);
 
 impl Link {
     /// Gives the interface, which has to be up, exactly these routes of ours.

@@ -38,7 +38,7 @@ use crate::outside::Stranger;
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
 use crate::sso::Sso;
-use crate::store::{attempts, connect, devices, locations, sessions, to_u64, users};
+use crate::store::{attempts, connect, devices, locations, sessions, successors, to_u64, users};
 
 /// Runs logins that begin before there is a tunnel; cheap to clone.
 #[derive(Clone, Debug)]
@@ -277,10 +277,16 @@ impl Connects {
         let core = self.core();
         let mut read = core.store.read().await?;
         let found = sessions::find_by_token(read.sql(), &TokenHash::of(token.expose())).await?;
+        // One whose successor no gateway holds yet may go on.
+        let kept = match &found {
+            Some(session) => successors::is_kept(read.sql(), &session.id).await?,
+            None => false,
+        };
         read.end().await?;
         Ok(found.map(|session| {
             let over = session.deadline_ms <= core.now_ms();
             let state = match session.state.as_str() {
+                "replaced" if kept => SessionState::Live.as_str(),
                 "live" if over => SessionState::Expired.as_str(),
                 state => state,
             };

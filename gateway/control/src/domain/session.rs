@@ -14,6 +14,8 @@ pub(crate) enum SessionState {
     Idle,
     /// The same device logged in again.
     Replaced,
+    /// Its device was heard from another network, where that is not allowed.
+    Moved,
 }
 
 impl SessionState {
@@ -25,6 +27,7 @@ impl SessionState {
             Self::Expired => "expired",
             Self::Idle => "idle",
             Self::Replaced => "replaced",
+            Self::Moved => "moved",
         }
     }
 }

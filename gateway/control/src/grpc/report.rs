@@ -1,6 +1,7 @@
 //! What a gateway reports, written down in the order it came, beside the stream so that no
 //! revocation waits for it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,10 +12,11 @@ use super::inbox::Pending;
 use crate::core::Core;
 use crate::domain::{DeviceKey, SessionState};
 use crate::error::OperationError;
+use crate::outside::network;
 use crate::store::gateways::{self, GatewayRow};
-use crate::store::seen::{self, Seen};
+use crate::store::seen::{self, Bound, Seen};
 use crate::store::sessions::{self, Ending, Selection, SessionRow};
-use crate::store::{Entry, Write, to_i64};
+use crate::store::{Entry, Write, locations, to_i64};
 
 pub(super) use super::inbox::Inbox;
 
@@ -78,6 +80,8 @@ struct Change {
     differs: bool,
     /// Of its live session, where that is news.
     active_ms: Option<i64>,
+    /// The live session that belongs to the network of this report, by its id and that network.
+    binds: Option<(String, String)>,
 }
 
 /// Writes down what has changed of these peers. What has not is found out without the writers' lock.
@@ -88,6 +92,7 @@ async fn record_peers(
 ) -> Result<(), OperationError> {
     let now_ms = core.now_ms();
     let mut changed = Vec::new();
+    let mut moved = Vec::new();
     let mut read = core.store.read().await?;
     for peer in peers {
         let Some(public_key) = DeviceKey::for_lookup(&peer.public_key) else {
@@ -107,7 +112,18 @@ async fn record_peers(
             tx_bytes: peer.tx_bytes,
         };
         let active_ms = now_ms.saturating_sub(to_i64(peer.idle_ms));
+        let mut binds = None;
+        if let Some(bound) = before.bound
+            && let Some(network) = network_of(&peer.endpoint)
+        {
+            match bound.network.as_str() {
+                "" => binds = Some((bound.session_id, network)),
+                before if before == network => {}
+                _ => moved.push(Moved { bound, to: network }),
+            }
+        }
         let change = Change {
+            binds,
             differs: seen != before.seen,
             active_ms: before
                 .last_activity_ms
@@ -115,11 +131,14 @@ async fn record_peers(
                 .map(|_| active_ms),
             seen,
         };
-        if change.differs || change.active_ms.is_some() {
+        if change.differs || change.active_ms.is_some() || change.binds.is_some() {
             changed.push(change);
         }
     }
     read.end().await?;
+    if !moved.is_empty() {
+        end_moved(core, gateway, moved).await?;
+    }
     if changed.is_empty() {
         return Ok(());
     }
@@ -132,11 +151,76 @@ async fn record_peers(
         if change.differs {
             seen::saw(write.sql(), location, &change.seen).await?;
         }
+        if let Some((session_id, network)) = &change.binds {
+            seen::bind(write.sql(), session_id, network).await?;
+        }
         if let Some(at_ms) = change.active_ms {
             sessions::saw_activity(write.sql(), location, key, at_ms).await?;
         }
     }
     write.commit().await?;
+    Ok(())
+}
+
+/// A session that belongs to one network, and was heard from another.
+struct Moved {
+    bound: Bound,
+    to: String,
+}
+
+/// The network of an endpoint: ports change behind a NAT by themselves.
+fn network_of(endpoint: &str) -> Option<String> {
+    let endpoint: SocketAddr = endpoint.parse().ok()?;
+    Some(network(endpoint.ip()).to_canonical().to_string())
+}
+
+/// Ends sessions whose devices are where they may not be.
+async fn end_moved(
+    core: &Core,
+    gateway: &GatewayRow,
+    moved: Vec<Moved>,
+) -> Result<(), OperationError> {
+    let mut write = core.store.change(core.now_ms()).await?;
+    let (revision, now_ms) = (write.revision(), write.now_ms());
+    if !may_report(&mut write, gateway).await? {
+        return Ok(());
+    }
+    let actor = format!("gateway:{}", gateway.name);
+    let mut any = false;
+    for Moved { bound, to } in moved {
+        let found = sessions::find(write.sql(), &bound.session_id).await?;
+        let location = locations::find(write.sql(), &gateway.location_id).await?;
+        let Some((session, location)) = found.zip(location) else {
+            continue;
+        };
+        // As things are now: it may be allowed, or the session belong to another network.
+        let network = seen::network_of(write.sql(), &bound.session_id).await?;
+        if location.roaming != 0 || network != bound.network {
+            continue;
+        }
+        let state = SessionState::Moved;
+        let ending = Ending { state, by: &actor };
+        let selection = Selection::Session(bound.session_id);
+        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
+        if ended.is_empty() {
+            continue;
+        }
+        any = true;
+        let detail = json!({
+            "session": session.id, "state": state.as_str(), "from": network, "to": to,
+        });
+        write
+            .audit(Entry {
+                actor: &actor,
+                action: "session.end",
+                subject: &format!("device:{}", session.device),
+                detail,
+            })
+            .await?;
+    }
+    if any {
+        write.commit().await?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use portcullis_proto::v1;
 use serde_json::json;
 
-use super::session_key::SessionKey;
+use super::session_key::{self, SessionKey};
 use super::{Result, by_admin, found, new_id};
 use crate::core::Core;
 use crate::domain::{LONGEST_MS, MfaPolicy, Mode, SessionState, level_name};
@@ -13,7 +13,8 @@ use crate::error::OperationError;
 use crate::store::devices::DeviceRow;
 use crate::store::sessions::{Ending, NewSession, Selection, SessionRow};
 use crate::store::{
-    Entry, Write, accounts, devices, locations, sessions, temporary, to_i64, to_u64, users,
+    Entry, Write, accounts, devices, locations, sessions, successors, temporary, to_i64, to_u64,
+    users,
 };
 
 /// A session to be granted.
@@ -79,6 +80,11 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
             mode.as_str()
         )));
     }
+    // It is put back if no gateway ever holds the one that takes its place.
+    let former = match grant.key {
+        Some(_) => successors::former(write.sql(), grant.device_id, now_ms).await?,
+        None => None,
+    };
     let ending = Ending {
         state: SessionState::Replaced,
         by: grant.actor,
@@ -100,6 +106,10 @@ pub(crate) async fn grant(write: &mut Write<'_>, grant: Grant<'_>) -> Result<Str
         preshared_key: grant.key.map(|key| key.sealed.as_str()),
     };
     sessions::insert(write.sql(), &session, revision).await?;
+    if let Some(former) = &former {
+        let settles_ms = now_ms + session_key::SETTLES_MS;
+        successors::keep(write.sql(), &id, former, settles_ms).await?;
+    }
     // The first login after an administrator voided factors: its user is told, and that is recorded.
     if grant.actor != super::ADMIN
         && let Some(reset) = accounts::tell_reset(write.sql(), grant.user_id, now_ms).await?

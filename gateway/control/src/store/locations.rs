@@ -28,6 +28,8 @@ pub(crate) struct LocationRow {
     pub(crate) answer_drops: i64,
     /// 1 where plain HTTP of devices that have to log in is led to the portal.
     pub(crate) captive: i64,
+    /// 1 where a session goes on when its device is heard from another network.
+    pub(crate) roaming: i64,
     pub(crate) created_ms: i64,
     pub(crate) revision: i64,
 }
@@ -44,7 +46,7 @@ impl LocationRow {
 const SELECT: &str = "
     SELECT id, name, pools, endpoint, listen_port, mtu, routes, dns, portal_port, portals,
         session_lifetime_ms, idle_timeout_ms, required_level, factors, persistent_keepalive_s,
-        answer_drops, captive, created_ms, revision, mode
+        answer_drops, captive, created_ms, revision, mode, roaming
     FROM locations";
 
 pub(crate) async fn insert(
@@ -54,9 +56,9 @@ pub(crate) async fn insert(
     sqlx::query(
         "INSERT INTO locations (id, name, pools, endpoint, listen_port, mtu, routes, dns,
             portal_port, portals, session_lifetime_ms, idle_timeout_ms, persistent_keepalive_s,
-            created_ms, revision, answer_drops, required_level, factors, captive, mode)
+            created_ms, revision, answer_drops, required_level, factors, captive, mode, roaming)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-            $20)",
+            $20, $21)",
     )
     .bind(&location.id)
     .bind(&location.name)
@@ -78,6 +80,7 @@ pub(crate) async fn insert(
     .bind(list_to_store(&location.mfa.factors.names()))
     .bind(location.captive)
     .bind(location.mode.as_str())
+    .bind(location.roaming)
     .execute(sql)
     .await?;
     Ok(())
@@ -132,6 +135,25 @@ pub(crate) async fn set_captive(
         .bind(id)
         .bind(i64::from(captive))
         .bind(revision)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+/// Whether sessions go on when their devices are heard from another network. Those that there are belong to the
+/// network that they are heard from next: no gateway has told of any before.
+pub(crate) async fn set_roaming(
+    sql: &mut AnyConnection,
+    id: &str,
+    roaming: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE locations SET roaming = $2 WHERE id = $1")
+        .bind(id)
+        .bind(i64::from(roaming))
+        .execute(&mut *sql)
+        .await?;
+    sqlx::query("UPDATE sessions SET network = '' WHERE location_id = $1 AND state = 'live'")
+        .bind(id)
         .execute(sql)
         .await?;
     Ok(())
@@ -200,6 +222,7 @@ fn parse(row: &AnyRow) -> Result<LocationRow, StoreError> {
         persistent_keepalive_s: row.try_get("persistent_keepalive_s")?,
         answer_drops: row.try_get("answer_drops")?,
         captive: row.try_get("captive")?,
+        roaming: row.try_get("roaming")?,
         created_ms: row.try_get("created_ms")?,
         revision: row.try_get("revision")?,
     })

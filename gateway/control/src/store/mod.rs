@@ -33,6 +33,7 @@ pub(crate) mod seen;
 pub(crate) mod sessions;
 pub(crate) mod ssh;
 pub(crate) mod sso;
+pub(crate) mod successors;
 pub(crate) mod temporary;
 mod transaction;
 pub(crate) mod users;

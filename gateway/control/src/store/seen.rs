@@ -1,6 +1,6 @@
 //! What gateways report of devices: endpoint, handshake, traffic.
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row as _};
 
 use super::{StoreError, to_i64, to_u64};
 use crate::domain::DeviceKey;
@@ -19,6 +19,15 @@ pub(crate) struct Seen {
 pub(crate) struct SeenBefore {
     pub(crate) seen: Seen,
     pub(crate) last_activity_ms: Option<i64>,
+    /// Its live session, where that may not move.
+    pub(crate) bound: Option<Bound>,
+}
+
+/// A session that belongs to one network.
+pub(crate) struct Bound {
+    pub(crate) session_id: String,
+    /// Empty: the one that it is heard from next.
+    pub(crate) network: String,
 }
 
 /// What was written down of a peer of this location last; `None` when there is no such peer.
@@ -27,27 +36,63 @@ pub(crate) async fn seen(
     location_id: &str,
     public_key: DeviceKey,
 ) -> Result<Option<SeenBefore>, StoreError> {
-    let row: Option<(String, i64, i64, i64, Option<i64>)> = sqlx::query_as(
-        "SELECT d.endpoint, d.last_handshake_ms, d.rx_bytes, d.tx_bytes, s.last_activity_ms
-         FROM devices d LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
+    let row = sqlx::query(
+        "SELECT d.endpoint, d.last_handshake_ms, d.rx_bytes, d.tx_bytes, s.last_activity_ms,
+            CASE WHEN l.roaming = 0 THEN s.id END AS bound, s.network
+         FROM devices d
+         JOIN locations l ON l.id = d.location_id
+         LEFT JOIN sessions s ON s.device_id = d.id AND s.state = 'live'
          WHERE d.public_key = $1 AND d.location_id = $2",
     )
     .bind(public_key.to_base64())
     .bind(location_id)
     .fetch_optional(sql)
     .await?;
-    Ok(row.map(
-        |(endpoint, last_handshake_ms, rx_bytes, tx_bytes, last_activity_ms)| SeenBefore {
-            seen: Seen {
-                public_key,
-                endpoint,
-                last_handshake_ms,
-                rx_bytes: to_u64(rx_bytes),
-                tx_bytes: to_u64(tx_bytes),
-            },
-            last_activity_ms,
+    let Some(row) = row else { return Ok(None) };
+    let bound: Option<String> = row.try_get("bound")?;
+    let network: Option<String> = row.try_get("network")?;
+    Ok(Some(SeenBefore {
+        seen: Seen {
+            public_key,
+            endpoint: row.try_get("endpoint")?,
+            last_handshake_ms: row.try_get("last_handshake_ms")?,
+            rx_bytes: to_u64(row.try_get("rx_bytes")?),
+            tx_bytes: to_u64(row.try_get("tx_bytes")?),
         },
-    ))
+        last_activity_ms: row.try_get("last_activity_ms")?,
+        bound: bound.map(|session_id| Bound {
+            session_id,
+            network: network.unwrap_or_default(),
+        }),
+    }))
+}
+
+/// The network that a session is bound to; empty: none.
+pub(crate) async fn network_of(
+    sql: &mut AnyConnection,
+    session_id: &str,
+) -> Result<String, StoreError> {
+    let found = sqlx::query_scalar("SELECT network FROM sessions WHERE id = $1")
+        .bind(session_id)
+        .fetch_optional(sql)
+        .await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Binds a live session to a network, where it is bound to none.
+pub(crate) async fn bind(
+    sql: &mut AnyConnection,
+    session_id: &str,
+    network: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE sessions SET network = $2 WHERE id = $1 AND state = 'live' AND network = ''",
+    )
+    .bind(session_id)
+    .bind(network)
+    .execute(sql)
+    .await?;
+    Ok(())
 }
 
 pub(crate) async fn saw(

@@ -6,7 +6,7 @@ use portcullis_proto::v1::Level;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::StoreError;
+use super::{StoreError, successors};
 use crate::domain::{DeviceKey, SessionState, level_from_store};
 use crate::secrets::TokenHash;
 
@@ -140,6 +140,9 @@ pub(crate) async fn end(
         Selection::Everyone => ("$1 = ''".into(), String::new()),
         Selection::PastDeadline(ms) => ("deadline_ms <= CAST($1 AS BIGINT)".into(), ms.to_string()),
     };
+    if let (Selection::Session(id), false) = (selection, ending.state == SessionState::Replaced) {
+        successors::forget(&mut *sql, id).await?;
+    }
     let mark = sqlx::AssertSqlSafe(format!(
         "UPDATE devices SET revision = $2 WHERE id IN
             (SELECT device_id FROM sessions WHERE state = 'live' AND {condition})"
@@ -425,7 +428,11 @@ async fn granted_until(
 }
 
 /// Marks a device as changed.
-async fn touch(sql: &mut AnyConnection, device_id: &str, revision: i64) -> Result<(), StoreError> {
+pub(super) async fn touch(
+    sql: &mut AnyConnection,
+    device_id: &str,
+    revision: i64,
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE devices SET revision = $2 WHERE id = $1")
         .bind(device_id)
         .bind(revision)

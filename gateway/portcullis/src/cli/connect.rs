@@ -194,7 +194,7 @@ impl ConnectArgs {
         signals: &mut Signals,
         output: Output,
     ) -> Result<Ended> {
-        tunnel.bring_up(connection).await?;
+        tunnel.bring_up(connection, &portal.addresses()?).await?;
         let record = |session: &Session| {
             let record = Record {
                 interface: tunnel.name().to_owned(),

@@ -1,19 +1,21 @@
 //! `portcullis location`.
 
+mod show;
+
 use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use portcullis_proto::v1::{
-    AddLocationRequest, FactorNames, Level, ListRequest, Location, NameRequest, SetLocationRequest,
+    AddLocationRequest, FactorNames, Level, Location, NameRequest, SetLocationRequest,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Context, level_name, revocation};
+use self::show::{json_of, list, text_of};
+use super::{Context, revocation};
 use crate::exit::{Exit, UsageError};
-use crate::output::{Fields, Table};
-use crate::time::{self, Span};
+use crate::time::Span;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -47,7 +49,8 @@ Examples:
   portcullis location set office --preset aal2
   portcullis location set office --require phishing-resistant --wait 30s
   portcullis location set office --factors password,totp --session-lifetime 8h
-  portcullis location set office --answer-drops false")]
+  portcullis location set office --answer-drops false
+  portcullis location set office --roaming false")]
     Set(Set),
     /// List locations
     List,
@@ -98,6 +101,9 @@ struct Add {
     /// Whether plain HTTP of devices that have to log in leads to the portal [default: true]
     #[arg(long, value_name = "BOOL")]
     captive: Option<bool>,
+    /// Whether a session goes on when its device is heard from another network [default: true]
+    #[arg(long, value_name = "BOOL")]
+    roaming: Option<bool>,
 }
 
 /// What the location demands of logins.
@@ -184,6 +190,9 @@ struct Set {
     /// Whether plain HTTP of devices that have to log in leads to the portal
     #[arg(long, value_name = "BOOL")]
     captive: Option<bool>,
+    /// Whether a session goes on when its device is heard from another network
+    #[arg(long, value_name = "BOOL")]
+    roaming: Option<bool>,
     /// How long to wait for the gateways, where sessions end or get shorter
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     wait: Span,
@@ -286,6 +295,7 @@ async fn set(args: Set, context: Context) -> Result<Exit> {
         name: args.name,
         answer_drops: args.answer_drops,
         captive: args.captive,
+        roaming: args.roaming,
         require: require.map(|require| Level::from(require).into()),
         factors: factors.map(|names| FactorNames { names }),
         session_lifetime_ms: session_lifetime.map(Span::as_millis),
@@ -362,6 +372,7 @@ impl From<Add> for Location {
             persistent_keepalive_s: args.keepalive.unwrap_or(0).into(),
             answer_drops: args.answer_drops,
             captive: args.captive,
+            roaming: args.roaming,
             ..Self::default()
         }
     }
@@ -369,103 +380,6 @@ impl From<Add> for Location {
 
 fn strings<T: ToString>(items: Vec<T>) -> Vec<String> {
     items.iter().map(T::to_string).collect()
-}
-
-async fn list(context: Context) -> Result<Exit> {
-    let locations = context
-        .admin()
-        .await?
-        .list_locations(ListRequest {})
-        .await?
-        .into_inner()
-        .locations;
-    context.output.answer(
-        || json!({ "locations": locations.iter().map(json_of).collect::<Vec<_>>() }),
-        || {
-            let mut table = Table::new(&[
-                "NAME", "MODE", "POOLS", "ENDPOINT", "ROUTES", "REQUIRES", "LIFETIME", "IDLE",
-            ]);
-            for location in &locations {
-                table.row([
-                    location.name.clone(),
-                    location.mode.clone(),
-                    location.pools.join(","),
-                    location.endpoint.clone(),
-                    location.routes.join(","),
-                    level_name(location.require()).to_owned(),
-                    time::duration_text(location.session_lifetime_ms),
-                    time::duration_text(location.idle_timeout_ms),
-                ]);
-            }
-            table.render(
-                "No locations yet: portcullis location add NAME --pool CIDR --endpoint HOST:PORT",
-            )
-        },
-    )?;
-    Ok(Exit::Done)
-}
-
-fn json_of(location: &Location) -> Value {
-    json!({
-        "id": location.id,
-        "name": location.name,
-        "mode": location.mode,
-        "pools": location.pools,
-        "endpoint": location.endpoint,
-        "listen_port": location.listen_port,
-        "mtu": location.mtu,
-        "routes": location.routes,
-        "dns": location.dns,
-        "portal_port": location.portal_port,
-        "portals": location.portals,
-        "require": level_name(location.require()),
-        "factors": location.factors,
-        "session_lifetime_ms": location.session_lifetime_ms,
-        "idle_timeout_ms": location.idle_timeout_ms,
-        "persistent_keepalive_s": location.persistent_keepalive_s,
-        "answer_drops": location.answer_drops(),
-        "captive": location.captive(),
-        "created": time::json(location.created_ms),
-    })
-}
-
-fn text_of(location: &Location) -> String {
-    Fields::default()
-        .field("Name", &location.name)
-        .field("Id", &location.id)
-        .field("Mode", &location.mode)
-        .field("Pools", location.pools.join(", "))
-        .field("Endpoint", &location.endpoint)
-        .field("Listen port", location.listen_port)
-        .field("MTU", location.mtu)
-        .field("Routes", location.routes.join(", "))
-        .field("DNS", location.dns.join(", "))
-        .field("Portal port", location.portal_port)
-        .field("Portals", location.portals.join(", "))
-        .field("Requires", level_name(location.require()))
-        .field("Factors", location.factors.join(", "))
-        .field(
-            "Session lifetime",
-            time::duration_text(location.session_lifetime_ms),
-        )
-        .field(
-            "Idle timeout",
-            time::duration_text(location.idle_timeout_ms),
-        )
-        .field(
-            "Keepalive",
-            time::duration_text(u64::from(location.persistent_keepalive_s) * 1000),
-        )
-        .field(
-            "Answers drops",
-            if location.answer_drops() { "yes" } else { "no" },
-        )
-        .field(
-            "Leads plain HTTP to the portal",
-            if location.captive() { "yes" } else { "no" },
-        )
-        .field("Created", time::text(location.created_ms))
-        .render()
 }
 
 #[cfg(test)]

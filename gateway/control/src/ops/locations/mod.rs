@@ -61,6 +61,7 @@ impl Core {
         let detail = json!({
             "pools": location.pools,
             "mode": location.mode.as_str(),
+            "roaming": location.roaming != 0,
             "require": level_name(location.mfa.require),
             "factors": location.mfa.factors.names(),
             "session_lifetime_ms": location.mfa.session_lifetime_ms,
@@ -203,6 +204,7 @@ fn check(request: v1::Location, mfa: MfaPolicy, now_ms: i64) -> Result<(Location
         },
         answer_drops: request.answer_drops.unwrap_or(true).into(),
         captive: request.captive.unwrap_or(true).into(),
+        roaming: request.roaming.unwrap_or(true).into(),
         created_ms: now_ms,
         revision: 0,
     };
@@ -248,6 +250,7 @@ pub(super) fn view(location: &LocationRow) -> v1::Location {
         created_ms: location.created_ms,
         answer_drops: Some(location.answer_drops != 0),
         captive: Some(location.captive != 0),
+        roaming: Some(location.roaming != 0),
         require: location.mfa.require.into(),
         factors: location.mfa.factors.names(),
         revocation: None,

@@ -14,7 +14,7 @@ use crate::ops::revocation::Affected;
 use crate::ops::{Result, by_admin, found};
 use crate::store::locations::{self, LocationRow};
 use crate::store::sessions::{Ending, Selection};
-use crate::store::{Write, attempts, sessions, to_i64};
+use crate::store::{Write, attempts, sessions, successors, to_i64};
 
 /// Ids of sessions that a change reached.
 struct Reached {
@@ -30,7 +30,8 @@ impl Core {
         request: v1::SetLocationRequest,
     ) -> Result<v1::Location> {
         let change = read(&request)?;
-        let nothing = request.answer_drops.is_none() && request.captive.is_none();
+        let switches = [request.answer_drops, request.captive, request.roaming];
+        let nothing = switches.iter().all(Option::is_none);
         if nothing && change.is_empty() {
             return Err(OperationError::invalid("nothing to change was given"));
         }
@@ -49,6 +50,11 @@ impl Core {
             locations::set_captive(write.sql(), &location.id, captive, revision).await?;
             location.captive = captive.into();
             detail.insert("captive".into(), captive.into());
+        }
+        if let Some(roaming) = request.roaming {
+            locations::set_roaming(write.sql(), &location.id, roaming).await?;
+            location.roaming = roaming.into();
+            detail.insert("roaming".into(), roaming.into());
         }
         let before = location.mfa;
         let mut reached = None;
@@ -115,6 +121,8 @@ async fn enforce(
         // A login in progress was told to prove something else: it begins again.
         attempts::delete_of_location(write.sql(), &location.id).await?;
     }
+    // What waits to be put back has not been held against the new policy.
+    successors::forget_of_location(write.sql(), &location.id).await?;
     let ending = Ending {
         state: SessionState::Revoked,
         by: crate::ops::ADMIN,

@@ -36,6 +36,7 @@ impl Tunnel {
                     "there is an interface {name} that is not this command's: name another one with --interface"
                 )));
             }
+            link.clear_detour(found.index).await?;
             link.delete(found.index).await?;
             Resolvers::of_this_machine().forget(name);
         }
@@ -62,6 +63,7 @@ impl Tunnel {
         };
         match link.find().await? {
             Some(found) if found.is_wireguard && has_key(&Kernel::new(name), device)? => {
+                link.clear_detour(found.index).await?;
                 link.delete(found.index).await?;
                 Resolvers::of_this_machine().forget(name);
                 Ok(true)
@@ -108,13 +110,16 @@ impl Tunnel {
         self.link.name()
     }
 
-    /// Peer, addresses and routes of the connection.
-    pub(super) async fn bring_up(&self, connection: &Connection) -> Result<()> {
+    /// Peer, addresses and routes of the connection. The server stays where it is.
+    pub(super) async fn bring_up(&self, connection: &Connection, server: &[IpAddr]) -> Result<()> {
         let tunnel = &connection.tunnel;
         let allowed_ips = networks(&tunnel.allowed_ips)?;
         let addresses = networks(&tunnel.addresses)?;
         let endpoint = resolve(&tunnel.endpoint)?;
-        refuse_loop(&allowed_ips, endpoint)?;
+        let around = [&[endpoint.ip()], server].concat();
+        let (covering, beside): (Vec<IpNet>, Vec<IpNet>) = allowed_ips
+            .iter()
+            .partition(|net| net.prefix_len() == 0 || around.iter().any(|ip| net.contains(ip)));
         let preshared = preshared_key(&connection.preshared_key)?;
         let keepalive = u16::try_from(tunnel.persistent_keepalive_s)
             .context("the server's keepalive is longer than WireGuard's")?;
@@ -131,7 +136,10 @@ impl Tunnel {
         }
         self.link.set_addresses(self.index, &addresses).await?;
         self.link.set_up(self.index).await?;
-        self.link.set_routes(self.index, &allowed_ips).await?;
+        self.link.set_routes(self.index, &beside).await?;
+        if !covering.is_empty() {
+            self.link.set_detour(self.index, &covering, &around).await?;
+        }
         Ok(())
     }
 
@@ -145,6 +153,7 @@ impl Tunnel {
 
     /// By its number: another interface of the same name is not touched.
     pub(super) async fn remove(self) -> Result<()> {
+        self.link.clear_detour(self.index).await?;
         match self.link.delete(self.index).await {
             Err(LinkError::Gone(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
@@ -223,31 +232,9 @@ fn resolve(endpoint: &str) -> Result<SocketAddr> {
         .with_context(|| format!("the gateway's endpoint {endpoint} has no address"))
 }
 
-/// The tunnel's own packets would go into the tunnel.
-fn refuse_loop(allowed_ips: &[IpNet], endpoint: SocketAddr) -> Result<()> {
-    match allowed_ips.iter().find(|net| net.contains(&endpoint.ip())) {
-        Some(net) => bail!(
-            "the location routes {net} into the tunnel, and with it its own endpoint {endpoint}: this version cannot do that"
-        ),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tunnel_does_not_lead_to_its_own_endpoint() {
-        let endpoint = "192.0.2.1:51820".parse().unwrap();
-        let of = |text: &str| networks(&[text.to_owned()]).unwrap();
-        refuse_loop(&of("10.9.0.0/24"), endpoint).unwrap();
-        refuse_loop(&of("::/0"), endpoint).unwrap();
-        for covering in ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.1"] {
-            let error = refuse_loop(&of(covering), endpoint).unwrap_err();
-            assert!(error.to_string().contains("endpoint"), "{error}");
-        }
-    }
 
     #[test]
     fn networks_are_read_strictly() {

@@ -80,6 +80,7 @@ pub(in crate::cli) fn reason(state: &str) -> &'static str {
         "revoked" => "The session was revoked",
         "expired" => "The session has reached its deadline",
         "idle" => "The session was idle for too long",
+        "moved" => "The device was heard from another network, which this location does not allow",
         "replaced" => "A newer session of this device took this one's place",
         _ => "The session has ended",
     }
@@ -238,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_end_has_its_words() {
-        let states = ["revoked", "expired", "idle", "replaced"];
+        let states = ["revoked", "expired", "idle", "replaced", "moved"];
         let words: std::collections::HashSet<_> = states.map(reason).into();
         assert_eq!(words.len(), states.len());
         assert!(!words.contains(reason("something else")));

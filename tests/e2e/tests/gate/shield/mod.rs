@@ -20,6 +20,7 @@ const SHIELDED: Options = Options {
     lifetime: "1h",
     idle_timeout: None,
     disk: None,
+    routes: &["10.9.0.0/24", "fd09::/64"],
     shield: true,
     metrics: "",
 };
