@@ -1,17 +1,23 @@
-//! What WireGuard's configuration takes in a kernel that has it: all peers at once, one more, one that goes, one whose
-//! pre-shared key changes, and finding that nothing is to be done.
+//! What WireGuard takes in a kernel that has it. Its configuration: all peers at once, one more, one that goes, one whose
+//! pre-shared key changes, and finding that nothing is to be done. And a first packet, which waits for a handshake.
 #![forbid(unsafe_code)]
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use gate_bench::{Figure, run};
+use anyhow::{Context as _, Result, ensure};
+use gate_bench::{Figure, Host, percentile, run};
 use ipnet::IpNet;
-use portcullis_agent::keys::{PresharedKey, PublicKey};
-use portcullis_agent::wireguard::{Kernel, PeerChange, PeerUpdate, WireGuard as _};
+use portcullis_agent::keys::{PresharedKey, PrivateKey, PublicKey};
+use portcullis_agent::wireguard::{DeviceSettings, Kernel, PeerChange, PeerUpdate, WireGuard as _};
+
+/// Handshakes that are measured.
+const ROUNDS: usize = 50;
+const PORTS: [u16; 2] = [51_901, 51_902];
 
 fn main() -> Result<()> {
+    handshakes()?;
     for (peers, name) in [(10_000_u32, "10k"), (100_000, "100k")] {
         // They end with the virtual machine: the kernel takes minutes to delete one with so many peers.
         let interface = format!("bench{name}");
@@ -58,6 +64,74 @@ fn measure(interface: &str, peers: u32, name: &str) -> Result<()> {
     figure(&format!("wireguard/noop_{name}"), start)?;
     ensure!(held == peers as usize + 1, "{held} peers are configured");
     Ok(())
+}
+
+/// From the first ping through an interface that has just got its peer to its answer, beside the next one's.
+fn handshakes() -> Result<()> {
+    // Their sockets stay here, and reach each other over the loopback interface.
+    let far = Host::new()?;
+    let [ours, theirs] = ["near", "far"].map(Kernel::new);
+    let [our_key, their_key] = [PrivateKey::generate()?, PrivateKey::generate()?];
+    let preshared_key = PresharedKey::from_kernel([9; 32]).expect("no zeros");
+    let end = |key: PublicKey, port| PeerUpdate {
+        key,
+        create: true,
+        preshared_key: Some(Some(preshared_key.clone())),
+        endpoint: Some((Ipv4Addr::LOCALHOST, port).into()),
+        persistent_keepalive: None,
+        allowed_ips: Some(vec!["10.99.0.0/24".parse().expect("a network")]),
+    };
+    let [us, them] = [
+        end(our_key.public_key(), PORTS[0]),
+        end(their_key.public_key(), PORTS[1]),
+    ];
+    for (name, kernel, private_key, port) in [
+        ("near", &ours, our_key, PORTS[0]),
+        ("far", &theirs, their_key, PORTS[1]),
+    ] {
+        run("ip", &["link", "add", name, "type", "wireguard"])?;
+        kernel.configure(&DeviceSettings {
+            private_key,
+            listen_port: port,
+        })?;
+    }
+    theirs.apply(&[PeerChange::Update(us)])?;
+    run(
+        "ip",
+        &["link", "set", "far", "netns", &far.pid().to_string()],
+    )?;
+    far.run("ip", &["address", "add", "10.99.0.2/24", "dev", "far"])?;
+    far.run("ip", &["link", "set", "far", "up"])?;
+    run("ip", &["address", "add", "10.99.0.1/24", "dev", "near"])?;
+    run("ip", &["link", "set", "near", "up"])?;
+    run("ip", &["link", "set", "lo", "up"])?;
+
+    let (mut first, mut next) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.apply(&[PeerChange::Remove(them.key)])?;
+        ours.apply(&[PeerChange::Update(them.clone())])?;
+        let pings = Command::new("ping")
+            .args(["-n", "-c", "2", "-i", "0.05", "-W", "5", "10.99.0.2"])
+            .output()?;
+        let text = String::from_utf8_lossy(&pings.stdout);
+        let mut times = text.lines().filter_map(time_of);
+        first.push(times.next().context("no answer to the first ping")?);
+        next.push(times.next().context("no answer to the second ping")?);
+    }
+    for percent in [50, 99] {
+        let name = format!("wireguard/first_packet/p{percent}");
+        Figure::new(name, "ms", percentile(&mut first, percent))
+            .beside(percentile(&mut next, percent))
+            .print()?;
+    }
+    Ok(())
+}
+
+/// From `64 bytes from 10.99.0.2: icmp_seq=1 ttl=64 time=1.23 ms`.
+fn time_of(line: &str) -> Option<Duration> {
+    let (_, time) = line.split_once("time=")?;
+    let ms: f64 = time.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_secs_f64(ms / 1e3))
 }
 
 fn peer(number: u32) -> Result<PeerChange> {
