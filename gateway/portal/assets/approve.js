@@ -52,11 +52,22 @@
     say("device", asked.device === null ? "one of yours, chosen after this" : asked.device);
     say("network", asked.network + (asked.in_tunnel ? " (inside the tunnel)" : ""));
     say("time", new Date(asked.asked_at).toLocaleTimeString());
-    whole.querySelector("[data-approve-elsewhere]").hidden = asked.same_network !== false;
+    whole.querySelector("[data-approve-elsewhere]").hidden =
+      asked.here || asked.same_network !== false;
+    if (asked.here) {
+      document.querySelector("h1").textContent = "Connect this computer";
+      const number = form.querySelector("[data-approve-number]");
+      number.hidden = true;
+      number.querySelector("input").disabled = true;
+      form.querySelector("button").textContent = "Connect with a passkey";
+      form.dataset.none = "That was cancelled, took too long, or no passkey of yours for this portal is at hand.";
+      denied.textContent = "Denied. Nothing is connected. If you have not begun this, tell your administrator.";
+      say("why", "A command on this computer asks for this. Go on only if you have begun it yourself just now.");
+    }
     form.elements.namedItem("token").value = token;
     form.dataset.leftMs = String(asked.expires_in_s * 1000);
     whole.hidden = false;
-    form.elements.namedItem("number").focus();
+    (asked.here ? form.querySelector("button") : form.elements.namedItem("number")).focus();
   };
 
   whole.querySelector("[data-approve-deny]").addEventListener("submit", async (event) => {

@@ -66,7 +66,7 @@
     if (leftMs) publicKey.timeout = leftMs;
     const made = await navigator.credentials.get({ publicKey });
     const { authenticatorData, clientDataJSON, signature, userHandle } = made.response;
-    await send(finish, {
+    return send(finish, {
       ...bound,
       ...details,
       ceremony: begun.ceremony,
@@ -120,9 +120,10 @@
     said.hidden = true;
     button.disabled = true;
     try {
-      await work();
-      if (then) {
-        window.location.assign(then);
+      const answer = await work();
+      const next = then || (answer && answer.then);
+      if (next) {
+        window.location.assign(next);
         return;
       }
       (box.closest("[data-passkey-whole]") || box).hidden = true;

@@ -1,6 +1,8 @@
 //! Logins before there is a tunnel, for programs: a device proves its key, gives its user's factors, and gets what its
 //! tunnel needs. Outside of the tunnel; no address says anything.
 
+mod browser;
+mod passkey;
 mod sso;
 
 use axum::extract::rejection::JsonRejection;
@@ -53,6 +55,7 @@ pub(crate) fn calls() -> Router<Connects> {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes())
         .merge(sso::routes())
+        .merge(passkey::routes())
         .split_for_parts();
     let answer = Json(description);
     router

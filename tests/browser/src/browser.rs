@@ -120,6 +120,19 @@ impl Browser {
         })
     }
 
+    /// One with a passkey of Ada's, who is signed out.
+    pub async fn with_passkey(portal: &Portal) -> Result<Self> {
+        let browser = Self::start(portal).await?;
+        browser.plug_in(true).await?;
+        portal.grant("laptop", 0).await?;
+        browser.page.goto(&portal.url("/passkeys")).await?;
+        browser.fill("new-name", "Phone").await?;
+        browser.press("Add a passkey").await?;
+        browser.wait_for("never used").await?;
+        portal.revoke().await?;
+        Ok(browser)
+    }
+
     /// Ends the browser.
     pub async fn stop(mut self) -> Result<()> {
         self.page.close().await?;

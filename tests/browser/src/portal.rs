@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis_client::{KeyPair, PortalClient};
 use portcullis_control::{Approvals, Control, ControlConfig, PortalName, SsoConfig};
 use portcullis_proto::v1;
 use portcullis_proto::v1::admin_server::Admin as _;
@@ -215,6 +216,36 @@ impl Portal {
         paths.map(str::to_owned).collect()
     }
 
+    /// A session-key location, a device of Ada's there, and the portal outside as that device sees it.
+    pub async fn add_vault(&self) -> Result<(KeyPair, PortalClient)> {
+        let admin = self.control.admin();
+        let location = v1::Location {
+            name: "vault".into(),
+            mode: "session-key".into(),
+            pools: vec!["10.88.0.0/24".into()],
+            endpoint: "vpn.example.org:51821".into(),
+            ..Default::default()
+        };
+        let location = v1::AddLocationRequest {
+            location: Some(location),
+            ..Default::default()
+        };
+        admin.add_location(Request::new(location)).await?;
+        let key = KeyPair::generate()?;
+        let device = v1::AddDeviceRequest {
+            name: "desktop".into(),
+            user: "ada".into(),
+            location: "vault".into(),
+            public_key: key.public().as_bytes().to_vec(),
+            ..Default::default()
+        };
+        admin.add_device(Request::new(device)).await?;
+        let ca = self.control.ca_fingerprint().parse()?;
+        let address = format!("https://127.0.0.1:{}", self.public);
+        let client = tokio::task::block_in_place(|| PortalClient::connect(&address, ca))?;
+        Ok((key, client))
+    }
+
     fn approvals(&self) -> Result<Approvals> {
         let passkeys = self
             .control
@@ -328,12 +359,13 @@ fn bind_public(control: &Control, address: SocketAddr) -> Result<portcullis_port
     let name = PortalName::parse(NAME)?;
     let tls = control.server_config_for_portal(&[address.ip()], Some(&name))?;
     let passkeys = control.passkeys(name, &[address.port()])?;
+    let sso = control.sso(PortalName::parse(NAME)?, &[address.port()])?;
     control.serve_enrolments_at(format!("https://{NAME}:{}/enrol", address.port()));
     let portal = portcullis_portal::Portal::bind_public(
         &[address],
         tls,
         control.enrolments().with_passkeys(passkeys.clone()),
-        control.connects(),
+        control.connects().with_sso(sso),
         Some(control.outside().with_passkeys(passkeys.clone())),
         Some(control.approvals(passkeys)),
     )?;

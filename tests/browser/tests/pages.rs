@@ -28,7 +28,13 @@ const PAGES: &[(&str, &[&str])] = &[
             "approve-no-passkey",
             "approve-over",
             "approve-wrong-number",
+            "connect-passkey",
+            "connect-denied",
         ],
+    ),
+    (
+        "/connect/sso/{provider}/callback",
+        &["connect-going-back", "connect-not-back"],
     ),
     (
         "/devices",

@@ -3,19 +3,6 @@
 use anyhow::{Context as _, Result};
 use browser_tests::{Browser, PASSWORD, Portal};
 
-/// Ada's passkey is made on the phone, and she is signed out.
-async fn phone(portal: &Portal) -> Result<Browser> {
-    let phone = Browser::start(portal).await?;
-    phone.plug_in(true).await?;
-    portal.grant("laptop", 0).await?;
-    phone.page.goto(&portal.url("/passkeys")).await?;
-    phone.fill("new-name", "Phone").await?;
-    phone.press("Add a passkey").await?;
-    phone.wait_for("never used").await?;
-    portal.revoke().await?;
-    Ok(phone)
-}
-
 async fn password(computer: &Browser, url: &str) -> Result<()> {
     computer.page.goto(url).await?;
     computer.fill("username", "ada").await?;
@@ -44,7 +31,7 @@ fn another(number: &str) -> &'static str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_right_number_signs_the_computer_in_once() -> Result<()> {
     let portal = Portal::start().await?;
-    let phone = phone(&portal).await?;
+    let phone = Browser::with_passkey(&portal).await?;
     let computer = Browser::start(&portal).await?;
     password(&computer, &portal.url("/sign-in")).await?;
     computer.photograph("code-phone").await?;
@@ -89,7 +76,7 @@ async fn the_right_number_signs_the_computer_in_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_number_a_denial_and_the_end_of_the_minute_are_told_on_both() -> Result<()> {
     let portal = Portal::start().await?;
-    let phone = phone(&portal).await?;
+    let phone = Browser::with_passkey(&portal).await?;
     let computer = Browser::start(&portal).await?;
     password(&computer, &portal.url("/sign-in")).await?;
     let (url, number) = ask(&computer).await?;
@@ -133,7 +120,7 @@ async fn a_wrong_number_a_denial_and_the_end_of_the_minute_are_told_on_both() ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_phone_without_a_passkey_says_so() -> Result<()> {
     let portal = Portal::start().await?;
-    let phone = phone(&portal).await?;
+    let phone = Browser::with_passkey(&portal).await?;
     let computer = Browser::start(&portal).await?;
     password(&computer, &portal.url("/sign-in")).await?;
     let (url, number) = ask(&computer).await?;
@@ -161,7 +148,7 @@ async fn a_phone_without_a_passkey_says_so() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outside_of_the_tunnel_the_device_is_chosen_after_the_phone() -> Result<()> {
     let portal = Portal::start().await?;
-    let phone = phone(&portal).await?;
+    let phone = Browser::with_passkey(&portal).await?;
     let computer = Browser::start(&portal).await?;
     password(&computer, &portal.public_url("/")).await?;
     let (url, number) = ask(&computer).await?;

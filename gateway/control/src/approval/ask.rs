@@ -6,17 +6,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::{MOST_WAITING, PhonePrompt, PhoneState, Place, WITHIN_MS, written};
+use super::{MOST_WAITING, PhonePrompt, PhoneState, Place, WITHIN_MS, action, written};
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::login::{LoginError, left};
 use crate::secrets::{Secret, Token, TokenHash, random};
+use crate::sso::Loopback;
 use crate::store::approvals::{self, AskedRow, NewApproval};
 use crate::store::outside_limits::{self, Share};
 use crate::store::{Entry, StoreError, Write};
 
 /// Whose phone is asked, by which login, and from where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) attempt: &'a TokenHash,
     pub(crate) place: Place,
@@ -27,6 +28,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) network: IpAddr,
     /// The login's own end.
     pub(crate) expires_ms: i64,
+    /// Whose share it is of: the user's, or the device's where nothing but its key is proven.
+    pub(crate) counted: &'a str,
+    /// Where a program waits on the machine of the browser that is to approve, in place of a phone.
+    pub(crate) back_to: Option<&'a Loopback>,
 }
 
 impl Core {
@@ -43,13 +48,16 @@ impl Core {
             user_id,
             ..
         } = asked;
-        let (waiting, first_ends_ms) =
-            approvals::others_waiting(write.sql(), user_id, place.as_str(), attempt, now_ms)
-                .await?;
-        if waiting >= MOST_WAITING {
-            return Ok(Err(first_ends_ms.unwrap_or(now_ms)));
+        // Nobody's phone is bothered by a browser that its user opens.
+        if place != Place::Browser {
+            let (waiting, first_ends_ms) =
+                approvals::others_waiting(write.sql(), user_id, place.as_str(), attempt, now_ms)
+                    .await?;
+            if waiting >= MOST_WAITING {
+                return Ok(Err(first_ends_ms.unwrap_or(now_ms)));
+            }
         }
-        let share = Share::approvals(user_id, place.as_str());
+        let share = Share::approvals(asked.counted, place.as_str());
         if let Err(until_ms) = outside_limits::reserve(write.sql(), vec![share], now_ms).await? {
             return Ok(Err(until_ms));
         }
@@ -58,6 +66,12 @@ impl Core {
         let token = self.approval_token(&seed)?;
         let number = number()?;
         let network = written(asked.network);
+        let back_to = match asked.back_to {
+            Some(back_to) => {
+                serde_json::to_string(back_to).map_err(|_| StoreError::Value("loopback"))?
+            }
+            None => String::new(),
+        };
         let approval = NewApproval {
             id: &token.hash(),
             attempt,
@@ -66,6 +80,7 @@ impl Core {
             seed: &seed,
             number: number.into(),
             network: &network,
+            back_to: &back_to,
             begun_ms: now_ms,
             expires_ms: asked.expires_ms.min(now_ms + WITHIN_MS),
         };
@@ -73,7 +88,7 @@ impl Core {
         write
             .audit(Entry {
                 actor: &format!("user:{}", asked.user),
-                action: "phone.begin",
+                action: action("begin", asked.back_to.is_some()),
                 subject: asked.subject,
                 detail: json!({ "from": network }),
             })

@@ -49,10 +49,11 @@ impl Core {
         write: &mut crate::store::Write<'_>,
         attempt: &TokenHash,
         network: IpAddr,
+        code: Option<&TokenHash>,
         share: &Share,
     ) -> Result<bool, LoginError> {
         let now_ms = write.now_ms();
-        if !approvals::take(write.sql(), attempt, &written(network), now_ms).await? {
+        if !approvals::take(write.sql(), attempt, &written(network), code, now_ms).await? {
             return Ok(false);
         }
         outside_limits::forgive(write.sql(), share).await?;

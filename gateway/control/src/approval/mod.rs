@@ -77,11 +77,14 @@ pub(crate) enum Place {
     Tunnel,
     Proof,
     Outside,
+    /// Before there is a tunnel, in a browser of the device's own machine. There is no password before it: it counts
+    /// against the device.
+    Browser,
 }
 
 impl Place {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Tunnel, Self::Proof, Self::Outside];
+    pub(crate) const ALL: [Self; 4] = [Self::Tunnel, Self::Proof, Self::Outside, Self::Browser];
 
     pub(crate) fn of(begun: Begun) -> Self {
         match begun {
@@ -95,6 +98,7 @@ impl Place {
             Self::Tunnel => "tunnel",
             Self::Proof => "proof",
             Self::Outside => "outside",
+            Self::Browser => "browser",
         }
     }
 
@@ -131,18 +135,42 @@ impl Core {
         if !factors.contains(Factor::Phone) {
             return Ok(factors);
         }
-        if self.phones_approve() {
-            let passkeys = webauthn::of_user(sql, user_id).await?;
-            if passkeys.iter().any(webauthn::CredentialRow::is_usable) {
-                return Ok(factors);
-            }
+        if self.has_passkey(sql, user_id).await? {
+            return Ok(factors);
         }
         Ok(factors.without(Factor::Phone))
+    }
+
+    /// Whether the user has a passkey, and there is a page to use it on.
+    pub(crate) async fn has_passkey(
+        &self,
+        sql: &mut sqlx::AnyConnection,
+        user_id: &str,
+    ) -> Result<bool, StoreError> {
+        if !self.phones_approve() {
+            return Ok(false);
+        }
+        let passkeys = webauthn::of_user(sql, user_id).await?;
+        Ok(passkeys.iter().any(webauthn::CredentialRow::is_usable))
     }
 
     /// Whether there is a page for it.
     pub(crate) fn phones_approve(&self) -> bool {
         self.approval_page.get().is_some()
+    }
+}
+
+/// What an audit record of it is called.
+fn action(what: &str, browser: bool) -> &'static str {
+    match (what, browser) {
+        ("begin", false) => "phone.begin",
+        ("begin", true) => "browser.begin",
+        ("approve", false) => "phone.approve",
+        ("approve", true) => "browser.approve",
+        ("deny", false) => "phone.deny",
+        ("deny", true) => "browser.deny",
+        (_, false) => "phone.refuse",
+        (_, true) => "browser.refuse",
     }
 }
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
-use super::{Approvals, Place, written};
+use super::{Approvals, Place, action, written};
 use crate::core::Core;
+use crate::error::OperationError;
 use crate::login::{LoginError, left};
 use crate::outside::{Stranger, network};
-use crate::secrets::{Secret, TokenHash};
+use crate::secrets::{Secret, Token, TokenHash};
+use crate::sso::{Callback, Loopback};
 use crate::store::approvals::{self, WaitingRow};
 use crate::store::limits::{self, Counted};
 use crate::store::outside_limits::{self, Share};
@@ -32,6 +34,8 @@ pub struct ApprovalView {
     pub network: String,
     /// Whether that is an address inside the tunnel, because no gateway has told of another.
     pub in_tunnel: bool,
+    /// Whether a program asks that waits on the machine of this very browser: there is no number.
+    pub here: bool,
     pub begun_ms: i64,
     pub expires_in: Duration,
 }
@@ -52,6 +56,7 @@ pub enum ApprovalError {
 /// Counted as wrong already.
 enum Reserved {
     Inside(i64),
+    Device,
     Outside(outside_limits::Reserved),
 }
 
@@ -88,6 +93,7 @@ impl Approvals {
                 Some(outer) => written(network(outer.ip())),
                 None => row.network,
             },
+            here: !row.back_to.is_empty(),
             begun_ms: row.begun_ms,
             expires_in: left(row.expires_ms, now_ms),
         })
@@ -99,28 +105,38 @@ impl Approvals {
     }
 
     /// Takes number and passkey. A wrong number ends it, whatever the passkey. A right one with a passkey that is
-    /// refused leaves it as it is.
+    /// refused leaves it as it is. Where a program waits for this very browser there is no number, and the answer
+    /// is where to go on.
     pub async fn approve(
         &self,
         phone: Stranger,
         token: &Secret,
         number: u32,
         credential: &PublicKeyCredential,
-    ) -> Result<(), ApprovalError> {
+    ) -> Result<Option<Secret>, ApprovalError> {
         let id = hash(token);
         let row = self.waiting(&id).await?;
         let reserved = self.reserve(&row).await?;
+        let here = !row.back_to.is_empty();
         let right = u32::try_from(row.number).map_err(|_| StoreError::Value("number"))?;
-        if !bool::from(right.ct_eq(&number)) {
+        if !here && !bool::from(right.ct_eq(&number)) {
             self.end(phone, &id, &row, "wrong", "phone.wrong-number")
                 .await?;
             return Err(ApprovalError::WrongNumber);
         }
         let refusal = match self.passkeys.answer_approval(&id, credential).await {
             Ok(answered) => {
-                let written = self.write_down(phone, &id, &row, &answered, &reserved);
+                let code = match here {
+                    true => Some(Token::generate().map_err(OperationError::from)?),
+                    false => None,
+                };
+                let approved = Approved {
+                    answered: &answered,
+                    code: code.as_ref().map(Token::hash),
+                };
+                let written = self.write_down(phone, &id, &row, approved, &reserved);
                 match written.await? {
-                    Written::Yes => return Ok(()),
+                    Written::Yes => return code.map(|code| back(&row, &code)).transpose(),
                     Written::Backwards => self.passkeys.backwards_outside(&answered).await?,
                     Written::Gone => PasskeyError::Refused,
                 }
@@ -129,7 +145,7 @@ impl Approvals {
             Err(over) => return Err(over),
         };
         let mut write = self.core().store.record(self.core().now_ms()).await?;
-        note(&mut write, phone, &row, "phone.refuse").await?;
+        note(&mut write, phone, &row, action("refuse", here)).await?;
         write.commit().await?;
         Err(refusal.into())
     }
@@ -138,7 +154,8 @@ impl Approvals {
     pub async fn deny(&self, phone: Stranger, token: &Secret) -> Result<(), ApprovalError> {
         let id = hash(token);
         let row = self.waiting(&id).await?;
-        self.end(phone, &id, &row, "denied", "phone.deny").await
+        let action = action("deny", !row.back_to.is_empty());
+        self.end(phone, &id, &row, "denied", action).await
     }
 
     fn core(&self) -> &Core {
@@ -155,9 +172,17 @@ impl Approvals {
 
     /// Counts an answer before it is looked at, with the codes of logins that were begun in the same way.
     async fn reserve(&self, row: &WaitingRow) -> Result<Reserved, ApprovalError> {
-        if Place::parse(&row.place)? != Place::Outside {
-            let counted = Counted::User(&row.user_id);
-            return Ok(Reserved::Inside(self.logins.reserve(counted).await?));
+        match (Place::parse(&row.place)?, &row.device) {
+            (Place::Outside, _) => {}
+            // Its key is all that was proven: others of the account go on.
+            (Place::Browser, Some((device_id, _))) => {
+                self.logins.reserve(Counted::Device(device_id)).await?;
+                return Ok(Reserved::Device);
+            }
+            _ => {
+                let counted = Counted::User(&row.user_id);
+                return Ok(Reserved::Inside(self.logins.reserve(counted).await?));
+            }
         }
         let core = self.core();
         let mut write = core.store.record(core.now_ms()).await?;
@@ -186,7 +211,7 @@ impl Approvals {
         let core = self.core();
         let mut write = core.store.record(core.now_ms()).await?;
         let now_ms = write.now_ms();
-        if !approvals::answer(write.sql(), id, state, now_ms).await? {
+        if !approvals::answer(write.sql(), id, state, None, now_ms).await? {
             return Err(ApprovalError::Over);
         }
         note(&mut write, phone, row, action).await?;
@@ -200,7 +225,7 @@ impl Approvals {
         phone: Stranger,
         id: &TokenHash,
         row: &WaitingRow,
-        answered: &Answered,
+        approved: Approved<'_>,
         reserved: &Reserved,
     ) -> Result<Written, ApprovalError> {
         let core = self.core();
@@ -208,14 +233,17 @@ impl Approvals {
         let now_ms = write.now_ms();
         // As things are now, and with nobody else at it: the login may be over.
         let still = approvals::waiting(write.sql(), id, now_ms).await?;
-        if still.is_none() || !approvals::answer(write.sql(), id, "approved", now_ms).await? {
+        let code = approved.code.as_ref();
+        if still.is_none() || !approvals::answer(write.sql(), id, "approved", code, now_ms).await? {
             return Err(ApprovalError::Over);
         }
-        let written = answered.verified.write_down(&mut write).await?;
+        let written = approved.answered.verified.write_down(&mut write).await?;
         if !matches!(written, Written::Yes) {
             return Ok(written);
         }
         match reserved {
+            // Forgiven when it has led to a session.
+            Reserved::Device => {}
             Reserved::Inside(until_ms) => {
                 limits::give_back(write.sql(), &row.user_id, *until_ms).await?;
             }
@@ -223,10 +251,27 @@ impl Approvals {
                 outside_limits::give_back(write.sql(), reserved).await?;
             }
         }
-        note(&mut write, phone, row, "phone.approve").await?;
+        note(&mut write, phone, row, action("approve", code.is_some())).await?;
         write.commit().await?;
         Ok(written)
     }
+}
+
+/// A passkey that was verified, and the hash of what its browser takes back.
+struct Approved<'a> {
+    answered: &'a Answered,
+    code: Option<TokenHash>,
+}
+
+/// Where the program waits, with what it waits for.
+fn back(row: &WaitingRow, code: &Token) -> Result<Secret, ApprovalError> {
+    let back_to: Loopback =
+        serde_json::from_str(&row.back_to).map_err(|_| StoreError::Value("loopback"))?;
+    let brought = Callback {
+        code: Some(Secret::from(code.expose())),
+        ..Callback::default()
+    };
+    Ok(Secret::from(String::from(back_to.with(&brought)?)))
 }
 
 fn hash(token: &Secret) -> TokenHash {
@@ -251,6 +296,12 @@ async fn note(
         detail,
     };
     write.audit(entry).await
+}
+
+impl From<OperationError> for ApprovalError {
+    fn from(error: OperationError) -> Self {
+        LoginError::from(error).into()
+    }
 }
 
 impl From<LoginError> for ApprovalError {

@@ -21,6 +21,13 @@ pub(crate) enum Proof {
     /// The user's phone has approved this attempt, which was asked for from here. Whether it has shows when
     /// the approval is spent.
     Phone { attempt: TokenHash, network: IpAddr },
+    /// The user's browser has approved this attempt with a passkey, on the machine of the program that has begun it: that
+    /// is who has this code. Whether it is so shows when the approval is spent.
+    Browser {
+        attempt: TokenHash,
+        network: IpAddr,
+        code: TokenHash,
+    },
 }
 
 /// What a login has proven so far, by kind.
@@ -49,7 +56,7 @@ impl Proof {
         match self {
             Self::Totp { .. } => Factor::Totp,
             Self::RecoveryCode { .. } => Factor::RecoveryCode,
-            Self::Passkey => Factor::Passkey,
+            Self::Passkey | Self::Browser { .. } => Factor::Passkey,
             Self::Phone { .. } => Factor::Phone,
         }
     }
@@ -111,7 +118,7 @@ pub(crate) fn add(policy: &MfaPolicy, proven: Proven, proof: &Proof) -> Option<P
             possession: true,
             ..proven
         },
-        Proof::Passkey => Proven {
+        Proof::Passkey | Proof::Browser { .. } => Proven {
             webauthn: true,
             ..proven
         },

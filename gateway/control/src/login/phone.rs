@@ -85,6 +85,8 @@ impl Logins {
             subject: &format!("device:{}", attempt.device),
             network,
             expires_ms: attempt.expires_ms,
+            counted: &attempt.user_id,
+            back_to: None,
         };
         let prompt = core.ask_phone(&mut write, asked).await?;
         write.commit().await?;
@@ -119,5 +121,22 @@ impl Logins {
                 self.refuse_factor(&open, Factor::Phone.as_str()).await
             }
         }
+    }
+
+    /// Takes what a browser has approved that has brought its program this code. It is a factor like any other: a wrong
+    /// one is counted.
+    pub(crate) async fn try_finish_browser(
+        &self,
+        network: IpAddr,
+        login: &LoginId,
+        code: &str,
+    ) -> Result<Advance, LoginError> {
+        let open = self.open(Begun::WithProof, login).await?;
+        let proof = Proof::Browser {
+            attempt: TokenHash::of(login.as_str()),
+            network,
+            code: TokenHash::of(code),
+        };
+        self.prove(&open, proof).await
     }
 }

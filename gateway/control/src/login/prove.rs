@@ -156,7 +156,12 @@ impl Logins {
         if attempt.disabled {
             return Err(LoginError::Refused);
         }
-        let delayed_until_ms = self.reserve(Counted::User(&attempt.user_id)).await?;
+        // Whoever has proven nothing but a device's key does not delay its owner anywhere else.
+        let counted = match attempt.proven == Proven::default() {
+            true => Counted::Device(&attempt.device_id),
+            false => Counted::User(&attempt.user_id),
+        };
+        let delayed_until_ms = self.reserve(counted).await?;
         Ok(Open {
             id,
             attempt,
@@ -328,7 +333,19 @@ impl Logins {
             } => {
                 let place = Place::of(open.begun);
                 let share = Share::approvals(&attempt.user_id, place.as_str());
-                self.0.spend_approval(write, id, *network, &share).await?
+                let spent = self.0.spend_approval(write, id, *network, None, &share);
+                spent.await?
+            }
+            Proof::Browser {
+                attempt: id,
+                network,
+                code,
+            } => {
+                let share = Share::approvals(&attempt.device_id, Place::Browser.as_str());
+                let spent = self
+                    .0
+                    .spend_approval(write, id, *network, Some(code), &share);
+                spent.await?
             }
         })
     }

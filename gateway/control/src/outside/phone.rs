@@ -43,6 +43,8 @@ impl Outside {
             subject: &format!("user:{}", attempt.user),
             network: stranger.network,
             expires_ms: attempt.expires_ms,
+            counted: &attempt.user_id,
+            back_to: None,
         };
         let prompt = core.ask_phone(&mut write, asked).await?;
         write.commit().await?;
@@ -87,7 +89,7 @@ impl Outside {
         let noted = self.note(&mut write, &id, Factor::Phone).await?.is_some();
         if !noted
             || !core
-                .spend_approval(&mut write, &id, network, &share)
+                .spend_approval(&mut write, &id, network, None, &share)
                 .await?
         {
             drop(write);

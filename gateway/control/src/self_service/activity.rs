@@ -55,7 +55,8 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
     // The record has the device's owner; who typed was not proven.
     let by = match row.action.as_str() {
         "login.begin" | "login.refuse" => "someone using it",
-        "phone.begin" => "someone using it",
+        "phone.begin" | "browser.begin" => "someone using it",
+        "browser.approve" | "browser.deny" | "browser.refuse" => "someone using it",
         "phone.approve" | "phone.deny" | "phone.refuse" | "phone.wrong-number" => "a phone",
         "enrolment.begin" | "user.enrol" => "someone with the link",
         _ => by,
@@ -80,6 +81,10 @@ fn tell(row: &AuditRow, me: &str, owned: &HashMap<&str, &str>) -> Option<Activit
             "A sign-in from outside of the tunnel was refused, with the right password".to_owned()
         }
         "outside.grant" => format!("The sign-in on{on} was from outside of the tunnel"),
+        "browser.begin" => format!("A passkey was asked for, to connect{on}"),
+        "browser.approve" => format!("A passkey has connected{on}"),
+        "browser.deny" => format!("A sign-in on{on} was denied in a browser: “this was not me”"),
+        "browser.refuse" => format!("A passkey was refused for a sign-in on{on}"),
         "phone.begin" => "A phone was asked to approve a sign-in".to_owned(),
         "phone.approve" => "A sign-in was approved on a phone".to_owned(),
         "phone.deny" => "A sign-in was denied on a phone: “this was not me”".to_owned(),

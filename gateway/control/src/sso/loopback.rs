@@ -35,18 +35,19 @@ impl Loopback {
     }
 
     /// With what the provider has answered, as it was answered.
-    pub(super) fn with(&self, callback: &Callback) -> Result<Url, StoreError> {
+    pub(crate) fn with(&self, callback: &Callback) -> Result<Url, StoreError> {
         let address = format!("http://127.0.0.1:{}/{}", self.port, self.path);
         let mut url = Url::parse(&address).map_err(|_| StoreError::Value("loopback"))?;
         let mut query = url.query_pairs_mut();
-        query.append_pair("state", &callback.state);
+        let state = Some(callback.state.as_str()).filter(|state| !state.is_empty());
         let code = callback.code.as_ref().map(crate::secrets::Secret::expose);
-        let rest = [
+        let pairs = [
+            ("state", state),
             ("code", code),
             ("error", callback.error.as_deref()),
             ("iss", callback.issuer.as_deref()),
         ];
-        for (name, value) in rest {
+        for (name, value) in pairs {
             if let Some(value) = value {
                 query.append_pair(name, value);
             }

@@ -15,6 +15,8 @@ pub(crate) struct NewApproval<'a> {
     pub(crate) seed: &'a str,
     pub(crate) number: i64,
     pub(crate) network: &'a str,
+    /// JSON; empty: a phone is asked.
+    pub(crate) back_to: &'a str,
     pub(crate) begun_ms: i64,
     pub(crate) expires_ms: i64,
 }
@@ -37,6 +39,8 @@ pub(crate) struct WaitingRow {
     pub(crate) network: String,
     /// Sealed; empty: no passkey is waited for.
     pub(crate) ceremony: String,
+    /// JSON; empty: it is a phone's.
+    pub(crate) back_to: String,
     pub(crate) begun_ms: i64,
     pub(crate) expires_ms: i64,
     /// The device, by its id and name, where the login names one.
@@ -55,8 +59,8 @@ pub(crate) async fn insert(
         .await?;
     sqlx::query(
         "INSERT INTO approvals
-            (id, attempt_id, place, user_id, seed, number, network, begun_ms, expires_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            (id, attempt_id, place, user_id, seed, number, network, begun_ms, expires_ms, back_to)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(approval.id.as_str())
     .bind(approval.attempt.as_str())
@@ -67,6 +71,7 @@ pub(crate) async fn insert(
     .bind(approval.network)
     .bind(approval.begun_ms)
     .bind(approval.expires_ms)
+    .bind(approval.back_to)
     .execute(sql)
     .await?;
     Ok(())
@@ -124,7 +129,7 @@ pub(crate) async fn waiting(
 ) -> Result<Option<WaitingRow>, StoreError> {
     let row = sqlx::query(
         "SELECT a.place, a.user_id, u.name AS user_name, a.number, a.network, a.ceremony,
-                a.begun_ms, a.expires_ms, d.id AS device_id, d.name AS device
+                a.back_to, a.begun_ms, a.expires_ms, d.id AS device_id, d.name AS device
          FROM approvals a
          JOIN users u ON u.id = a.user_id
          LEFT JOIN login_attempts l ON l.id = a.attempt_id AND l.user_id = a.user_id
@@ -152,6 +157,7 @@ fn parse(row: &AnyRow) -> Result<WaitingRow, StoreError> {
         number: row.try_get("number")?,
         network: row.try_get("network")?,
         ceremony: row.try_get("ceremony")?,
+        back_to: row.try_get("back_to")?,
         begun_ms: row.try_get("begun_ms")?,
         expires_ms: row.try_get("expires_ms")?,
         device: device_id.zip(device),
@@ -172,38 +178,44 @@ pub(crate) async fn set_ceremony(
     Ok(())
 }
 
-/// Writes the phone's answer down. False when there was one before, or it comes too late.
+/// Writes the answer down, with the hash of what has to be presented for it. False when there was one before, or
+/// it comes too late.
 pub(crate) async fn answer(
     sql: &mut AnyConnection,
     id: &TokenHash,
     state: &str,
+    code: Option<&TokenHash>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let query = "UPDATE approvals SET state = $2, ceremony = ''
+    let query = "UPDATE approvals SET state = $2, ceremony = '', code = $4
          WHERE id = $1 AND state = 'waiting' AND expires_ms > $3";
     let answered = sqlx::query(query)
         .bind(id.as_str())
         .bind(state)
         .bind(now_ms)
+        .bind(code.map_or("", TokenHash::as_str))
         .execute(sql)
         .await?;
     Ok(answered.rows_affected() == 1)
 }
 
-/// Spends what the phone has approved. False when it has not, or not what was asked for from this network, or
-/// somebody has spent it.
+/// Spends what was approved: by a phone, or by the browser that has brought this code. False when it was not, or not
+/// what was asked for from this network, or somebody has spent it.
 pub(crate) async fn take(
     sql: &mut AnyConnection,
     attempt: &TokenHash,
     network: &str,
+    code: Option<&TokenHash>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let query = "DELETE FROM approvals
-         WHERE attempt_id = $1 AND network = $2 AND state = 'approved' AND expires_ms > $3";
+         WHERE attempt_id = $1 AND network = $2 AND state = 'approved' AND expires_ms > $3
+            AND code = $4";
     let taken = sqlx::query(query)
         .bind(attempt.as_str())
         .bind(network)
         .bind(now_ms)
+        .bind(code.map_or("", TokenHash::as_str))
         .execute(sql)
         .await?;
     Ok(taken.rows_affected() == 1)

@@ -43,10 +43,10 @@ crate::on_both!(
     the_store_alone_has_no_token,
 );
 
-const PAGE: &str = "https://login.example.com:8443/approve";
+pub(crate) const PAGE: &str = "https://login.example.com:8443/approve";
 /// Where the phone is.
-const PHONE: Stranger = at(198, 51, 100, 9);
-const HOME: Stranger = at(198, 51, 100, 7);
+pub(crate) const PHONE: Stranger = at(198, 51, 100, 9);
+pub(crate) const HOME: Stranger = at(198, 51, 100, 7);
 
 const fn at(a: u8, b: u8, c: u8, d: u8) -> Stranger {
     Stranger {
@@ -55,8 +55,8 @@ const fn at(a: u8, b: u8, c: u8, d: u8) -> Stranger {
 }
 
 /// Alice with a passkey on her phone, signed out.
-struct Scene {
-    world: World,
+pub(crate) struct Scene {
+    pub(crate) world: World,
     key: Authenticator,
     laptop: IpAddr,
 }
@@ -83,7 +83,7 @@ impl Scene {
         Self::of(world, alice, laptop).await
     }
 
-    async fn of(world: World, alice: Account, laptop: IpAddr) -> Self {
+    pub(crate) async fn of(world: World, alice: Account, laptop: IpAddr) -> Self {
         world.log_in(laptop, &alice).await.unwrap();
         let mut key = Authenticator::new("key", ORIGIN, NAME);
         register(&world, laptop, &mut key).await.unwrap();
@@ -92,7 +92,7 @@ impl Scene {
         Self { world, key, laptop }
     }
 
-    fn approvals(&self) -> Approvals {
+    pub(crate) fn approvals(&self) -> Approvals {
         self.world.control.approvals(passkeys(&self.world))
     }
 
@@ -124,7 +124,7 @@ impl Scene {
     }
 
     /// What the phone's browser answers.
-    async fn signed(&mut self, token: &Secret) -> Value {
+    pub(crate) async fn signed(&mut self, token: &Secret) -> Value {
         let options = self.approvals().begin(token).await.unwrap();
         let options = serde_json::to_value(&options).unwrap();
         assert_eq!(options["publicKey"]["userVerification"], "required");
@@ -139,11 +139,13 @@ impl Scene {
     ) -> Result<(), ApprovalError> {
         let signed = serde_json::from_value(signed.clone()).unwrap();
         let approvals = self.approvals();
-        approvals.approve(PHONE, token, number, &signed).await
+        let then = approvals.approve(PHONE, token, number, &signed).await?;
+        assert!(then.is_none(), "the phone stays where it is");
+        Ok(())
     }
 
     /// As its user does.
-    async fn approve(&mut self, prompt: &PhonePrompt) {
+    pub(crate) async fn approve(&mut self, prompt: &PhonePrompt) {
         let token = token(prompt);
         let signed = self.signed(&token).await;
         let number = prompt.number.into();
@@ -169,7 +171,7 @@ impl Scene {
         current.unwrap().is_some()
     }
 
-    async fn wrong_attempts(&self) -> i64 {
+    pub(crate) async fn wrong_attempts(&self) -> i64 {
         use sqlx::Connection as _;
         let mut connection = AnyConnection::connect(&self.world.config.database)
             .await

@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
 }
 
+#[derive(Clone)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) totp: String,

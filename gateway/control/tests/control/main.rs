@@ -7,6 +7,7 @@ mod admin;
 mod approvals;
 mod authenticator;
 mod connect;
+mod connect_passkey;
 mod connect_sso;
 mod enrol;
 mod factors;

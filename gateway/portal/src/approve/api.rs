@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use portcullis_control::{
@@ -63,6 +64,8 @@ struct Asked {
     network: String,
     /// Whether that is an address inside the tunnel.
     in_tunnel: bool,
+    /// Whether a program asks that waits on the machine of this very browser: there is no number then.
+    here: bool,
     /// Whether this request comes from there as well. None where an address inside the tunnel says nothing of it.
     same_network: Option<bool>,
     /// RFC 3339.
@@ -80,6 +83,7 @@ impl Asked {
             device: view.device,
             network: view.network,
             in_tunnel: view.in_tunnel,
+            here: view.here,
             asked_at: rfc3339(view.begun_ms),
             expires_in_s: view.expires_in.as_secs(),
         }
@@ -132,26 +136,39 @@ async fn begin(
 #[schema(as = ApprovalAnswer)]
 struct Answer {
     token: String,
-    /// As the computer shows it. A wrong one ends the request.
+    /// As the computer shows it. A wrong one ends the request. Where the request is `here`, it is not looked at.
+    #[serde(default)]
     number: u32,
     /// What `navigator.credentials.get` answered (WebAuthn Level 3, 5.1), binary values as base64url.
     #[schema(value_type = Object)]
     credential: PublicKeyCredential,
 }
 
+/// Where the browser has to go on, for the program that waits.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApprovalBack)]
+struct Back {
+    then: String,
+}
+
 /// Approve, with the number and a passkey.
 #[utoipa::path(post, path = "/api/v1/approve/finish", tag = "approve", request_body = Answer,
-    responses((status = 204), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
+    responses((status = 200, body = Back), (status = 204), (status = "4XX", body = Refusal), (status = "5XX", body = Refusal)))]
 async fn finish(
     State(approvals): State<Approvals>,
     Extension(from): Extension<PublicAddr>,
     body: Result<Json<Answer>, JsonRejection>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let Json(answer) = body?;
     let token = Secret::from(answer.token);
     let approved = approvals.approve(stranger(from), &token, answer.number, &answer.credential);
-    approved.await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(match approved.await? {
+        Some(then) => {
+            let then = then.expose().to_owned();
+            Json(Back { then }).into_response()
+        }
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 /// Deny: this was somebody else.

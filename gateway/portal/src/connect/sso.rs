@@ -8,13 +8,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use portcullis_control::{Callback, ConnectProof, Connects, LoginId, Secret, SsoError};
-use serde::{Deserialize, Serialize};
+use portcullis_control::{Callback, Connects, LoginId, Secret, SsoError};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Step;
+use super::browser::{BeginJson, VisitJson};
 use crate::api::{ApiError, Refusal, Told};
 use crate::pages::page;
 
@@ -35,34 +36,12 @@ impl From<SsoError> for ApiError {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[schema(as = ConnectSsoBegin)]
 struct Begin {
-    location: String,
-    public_key: String,
-    challenge: String,
-    /// As for a login with a password.
-    proof: String,
-    /// As in the proof. Who logs in is the device's own user.
-    username: String,
+    #[serde(flatten)]
+    begin: BeginJson,
     /// As the portal's configuration names it.
     provider: String,
-    /// Where the caller listens on 127.0.0.1, from 1024 on.
-    port: u16,
-    /// Renew the device's live session.
-    #[serde(default)]
-    renew: bool,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = ConnectSsoVisit)]
-struct VisitJson {
-    attempt: String,
-    /// To be opened in a browser of the caller's machine.
-    url: String,
-    /// That browser comes back to `http://127.0.0.1:PORT/` and this, with a query.
-    path: String,
-    expires_in_s: u64,
 }
 
 /// Begin a login that a provider of single sign-on vouches for. The answer comes through a browser of this machine.
@@ -72,25 +51,10 @@ async fn begin(
     State(connects): State<Connects>,
     body: Result<Json<Begin>, JsonRejection>,
 ) -> Result<Json<VisitJson>, ApiError> {
-    let Json(begin) = body?;
-    let proof = ConnectProof {
-        location: begin.location,
-        public_key: begin.public_key,
-        challenge: begin.challenge,
-        proof: Secret::from(begin.proof),
-        username: begin.username,
-        password: Secret::from(String::new()),
-        renew: begin.renew,
-    };
-    let visit = connects
-        .begin_sso(&proof, &begin.provider, begin.port)
-        .await?;
-    Ok(Json(VisitJson {
-        attempt: visit.attempt.as_str().to_owned(),
-        url: visit.url,
-        path: visit.path,
-        expires_in_s: visit.expires_in.as_secs(),
-    }))
+    let Json(Begin { begin, provider }) = body?;
+    let port = begin.port;
+    let visit = connects.begin_sso(&begin.into(), &provider, port).await?;
+    Ok(Json(visit.into()))
 }
 
 /// What the browser has brought, as it was brought.

@@ -382,6 +382,22 @@ pub(crate) const CASES: &[Case] = &[
     case(
         Outside,
         "POST",
+        "/api/v1/connect/passkey",
+        Json(
+            r#"{"location":"vault","public_key":"CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=","challenge":"x","proof":"x","username":"ada","port":40000}"#,
+        ),
+        404,
+    ),
+    case(
+        Outside,
+        "POST",
+        "/api/v1/connect/{attempt}/passkey/finish",
+        CODE,
+        404,
+    ),
+    case(
+        Outside,
+        "POST",
         "/api/v1/connect/sso",
         Json(
             r#"{"location":"vault","public_key":"CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=","challenge":"x","proof":"x","username":"ada","provider":"acme","port":40000}"#,

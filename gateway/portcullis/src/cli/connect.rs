@@ -2,10 +2,10 @@
 
 mod account;
 mod approve;
+mod browser;
 mod disconnect;
 mod dns;
 mod renew;
-mod sso;
 mod status;
 mod tunnel;
 mod watch;
@@ -43,13 +43,14 @@ known with an invitation (`portcullis device invite` prints the whole command), 
 Goes on until the session has ended, or Ctrl-C or SIGTERM ends it, and takes the interface along.
 Exits with 4 when the login is refused or delayed, 5 when the server cannot be reached, 6 without
 CAP_NET_ADMIN, 7 when the session was ended by somebody or something else, 0 after Ctrl-C.
-With --sso the browser has to be on this machine: the answer comes back to it.
+With --browser and --sso the browser has to be on this machine: the answer comes back to it.
 With --renew it logs in anew for a connection that is up in another process, and returns.
 
 Examples:
   portcullis connect vault --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada
   portcullis connect vault --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada \\
     --password-stdin --totp-command 'oathtool --totp --base32 @seed' < password
+  portcullis connect vault --browser --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada
   portcullis connect vault --sso acme --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada
   portcullis connect vault --renew --server https://vpn.example.org:8443 --ca-fingerprint sha256:… --user ada")]
 pub(super) struct ConnectArgs {

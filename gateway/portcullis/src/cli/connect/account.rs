@@ -12,8 +12,8 @@ use portcullis_client::{Fingerprint, KeyPair, PortalClient, PortalError};
 use serde_json::json;
 
 use super::Name;
-use super::approve::Approver;
-use super::sso::SignIn;
+use super::approve::ask_phone;
+use super::browser::SignIn;
 use super::watch::Signals;
 use crate::cli::login::{Second, ask};
 use crate::input;
@@ -48,8 +48,8 @@ pub(super) struct AccountArgs {
     /// Be approved by phone: shows a QR code and a number
     #[arg(long, conflicts_with = "totp_command")]
     phone: bool,
-    /// Be approved in this machine's browser, with a passkey
-    #[arg(long, conflicts_with_all = ["totp_command", "phone"])]
+    /// Use a passkey in this machine's browser, in place of the password and everything else
+    #[arg(long, conflicts_with_all = ["password_stdin", "password_file", "totp_command", "phone"])]
     browser: bool,
     /// Sign in by this provider, in this machine's browser, in place of the password
     #[arg(long, value_name = "PROVIDER", conflicts_with_all = ["password_stdin", "password_file", "phone", "browser"])]
@@ -65,9 +65,9 @@ pub(super) struct Login {
 /// The last factor.
 enum Last {
     Typed(Attempt, Second),
-    Approved(Attempt, Approver),
+    ByPhone(Attempt),
     /// All of them.
-    SignedIn {
+    InBrowser {
         sign_in: Box<SignIn>,
         totp_command: Option<String>,
     },
@@ -93,14 +93,15 @@ impl AccountArgs {
                 || format!("This device is known as {called:?} now."),
             )?;
         }
-        if let Some(provider) = &self.sso {
+        if self.browser || self.sso.is_some() {
+            let provider = self.sso.as_deref();
             let sign_in = SignIn::begin(&portal, &location.0, device, &self.user, provider, renew)
                 .inspect_err(|error| {
-                    if matches!(error.downcast_ref(), Some(PortalError::Refused(_))) {
+                    if !renew && matches!(error.downcast_ref(), Some(PortalError::Refused(_))) {
                         output.note(&hint(device, &self.user, &location.0));
                     }
                 })?;
-            let last = Last::SignedIn {
+            let last = Last::InBrowser {
                 sign_in: Box::new(sign_in),
                 totp_command: self.totp_command.clone(),
             };
@@ -121,22 +122,20 @@ impl AccountArgs {
 
     fn last(&self, attempt: Attempt) -> Result<Last> {
         let can = attempt.wants("phone");
-        let approver = match (&self.totp_command, self.phone, self.browser) {
-            (Some(command), ..) => {
+        match (&self.totp_command, self.phone) {
+            (Some(command), _) => {
                 let code = input::from_command(command)?;
-                return Ok(Last::Typed(attempt, Second::Totp(code)));
+                Ok(Last::Typed(attempt, Second::Totp(code)))
             }
-            (None, false, false) if attempt.can_be_typed() || !can => {
+            (None, false) if attempt.can_be_typed() || !can => {
                 let typed = ask(&attempt, &self.server)?;
-                return Ok(Last::Typed(attempt, typed));
+                Ok(Last::Typed(attempt, typed))
             }
-            (None, ..) if !can => bail!(PortalError::Refused(
-                "this location takes no approval by phone or browser".to_owned()
+            (None, _) if !can => bail!(PortalError::Refused(
+                "this location takes no approval by phone".to_owned()
             )),
-            (None, _, true) => Approver::Browser,
-            (None, _, false) => Approver::Phone,
-        };
-        Ok(Last::Approved(attempt, approver))
+            (None, _) => Ok(Last::ByPhone(attempt)),
+        }
     }
 }
 
@@ -150,10 +149,8 @@ impl Login {
         let portal = &self.portal;
         Ok(match self.last {
             Last::Typed(attempt, typed) => typed.connect(portal, &attempt)?,
-            Last::Approved(attempt, approver) => {
-                approver.ask(portal, &attempt, signals, output).await?
-            }
-            Last::SignedIn {
+            Last::ByPhone(attempt) => ask_phone(portal, &attempt, signals, output).await?,
+            Last::InBrowser {
                 sign_in,
                 totp_command,
             } => {

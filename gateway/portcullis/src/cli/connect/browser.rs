@@ -1,7 +1,8 @@
-//! Single sign-on in this machine's browser. What the provider answers comes back through it, to a port here: a
+//! A passkey, or single sign-on, in this machine's browser. What comes of it comes back through it, to a port here: a
 //! link that somebody else is made to open leads back to their machine, and not to this one.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,11 +11,10 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use portcullis_client::{Granted, KeyPair, PortalClient, SsoAnswer, SsoStep, SsoVisit};
+use portcullis_client::{Brought, BrowserStep, BrowserVisit, Granted, KeyPair, PortalClient};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::approve::open;
 use super::watch::Signals;
 use crate::cli::login::{Second, ask};
 use crate::input;
@@ -27,9 +27,10 @@ const BACK: &str = "<!doctype html><title>Portcullis</title>\
 
 /// A login that waits for the browser.
 pub(super) struct SignIn {
-    provider: String,
+    /// Without one, a passkey.
+    provider: Option<String>,
     listener: TcpListener,
-    visit: SsoVisit,
+    visit: BrowserVisit,
 }
 
 impl SignIn {
@@ -38,16 +39,20 @@ impl SignIn {
         location: &str,
         device: &KeyPair,
         user: &str,
-        provider: &str,
+        provider: Option<&str>,
         renew: bool,
     ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listener = listener.context("no port for the browser to come back to")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let visit = portal.begin_sso(location, device, user, provider, port, renew)?;
+        let visit = match provider {
+            Some(provider) => portal.begin_sso(location, device, user, provider, port, renew),
+            None => portal.begin_passkey(location, device, user, port, renew),
+        };
+        let visit = visit?;
         Ok(Self {
-            provider: provider.to_owned(),
+            provider: provider.map(str::to_owned),
             listener,
             visit,
         })
@@ -67,13 +72,17 @@ impl SignIn {
             visit,
         } = self;
         let back = Back::listen(listener, &visit.path)?;
-        show(&provider, &visit, output)?;
+        show(provider.as_deref(), &visit, output)?;
         let brought = tokio::time::timeout(Duration::from_secs(visit.expires_in_s), back.brought());
         let brought = unless_interrupted(signals.as_deref_mut(), brought).await?;
         let brought = brought.context("nobody has signed in in time: nothing is connected")??;
-        let attempt = match portal.finish_sso(&visit, &provider, &brought)? {
-            SsoStep::Granted(granted) => return Ok(*granted),
-            SsoStep::Wants(attempt) => attempt,
+        let step = match &provider {
+            Some(provider) => portal.finish_sso(&visit, provider, &brought),
+            None => portal.finish_passkey(&visit, &brought),
+        };
+        let attempt = match step? {
+            BrowserStep::Granted(granted) => return Ok(*granted),
+            BrowserStep::Wants(attempt) => attempt,
         };
         let second = match totp_command {
             Some(command) => Second::Totp(input::from_command(command)?),
@@ -91,7 +100,7 @@ impl SignIn {
 
 /// Where the browser comes back to.
 struct Back {
-    brought: mpsc::Receiver<SsoAnswer>,
+    brought: mpsc::Receiver<Brought>,
     over: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -115,7 +124,7 @@ impl Back {
         })
     }
 
-    async fn brought(mut self) -> Result<SsoAnswer> {
+    async fn brought(mut self) -> Result<Brought> {
         let brought = self.brought.recv().await;
         drop(self.over);
         // A browser that keeps its connection open does not hold this up.
@@ -125,8 +134,8 @@ impl Back {
 }
 
 async fn come_back(
-    State(bring): State<mpsc::Sender<SsoAnswer>>,
-    Query(brought): Query<SsoAnswer>,
+    State(bring): State<mpsc::Sender<Brought>>,
+    Query(brought): Query<Brought>,
 ) -> impl IntoResponse {
     // The first one counts.
     let _ = bring.try_send(brought);
@@ -146,7 +155,7 @@ async fn unless_interrupted<T>(
     }
 }
 
-fn show(provider: &str, visit: &SsoVisit, output: Output) -> Result<()> {
+fn show(provider: Option<&str>, visit: &BrowserVisit, output: Output) -> Result<()> {
     let opened = open(&visit.url);
     output.lines(
         || {
@@ -158,15 +167,30 @@ fn show(provider: &str, visit: &SsoVisit, output: Output) -> Result<()> {
             })
         },
         || {
-            let minutes = visit.expires_in_s / 60;
+            let by = match provider {
+                Some(provider) => format!("Sign in with {provider}"),
+                None => "Connect with a passkey".to_owned(),
+            };
+            let seconds = visit.expires_in_s;
             match opened {
-                true => format!("Sign in with {provider} in the browser. You have {minutes} minutes.\n"),
+                true => format!("{by} in the browser. You have {seconds} seconds.\n"),
                 false => format!(
-                    "Open this in a browser on this machine, and sign in there. You have {minutes} minutes.\n\n  {}\n",
+                    "{by}: open this in a browser on this machine. You have {seconds} seconds.\n\n  {}\n",
                     visit.url
                 ),
             }
         },
     )?;
     Ok(())
+}
+
+/// In the desktop's browser. False where there is none.
+fn open(url: &str) -> bool {
+    let opener = Command::new("xdg-open")
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    opener.is_ok_and(|status| status.success())
 }
