@@ -104,23 +104,23 @@ async fn what_a_provider_answers_goes_to_the_program_that_waits() -> Result<()> 
     let (_, state) = visit.url.split_once("state=").context("a state")?;
     let state = state.split('&').next().unwrap_or_default();
 
-    // As the provider sends it back. Nobody answers for now: the page stays as it is.
+    // As the provider sends it back. The page leads on at once: it is looked at without that.
     let back = portal.public_url("/connect/sso/acme/callback?code=x&state=");
-    let going = browser.page.goto(&format!("{back}{state}"));
-    let (gone, target) = tokio::join!(
-        async {
-            going.await?;
-            browser.wait_for("Going back").await?;
-            browser.photograph("connect-going-back").await
-        },
-        async {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            brought(&listener).await
-        }
-    );
+    let address = format!("{back}{state}");
+    browser.page.goto(&portal.public_url("/enrol")).await?;
+    let read = "const done = arguments[1]; fetch(arguments[0]).then((r) => r.text()).then(done)";
+    let html = browser.page.execute_async(read, vec![json!(address)]);
+    let html = html.await?.as_str().context("a page")?.to_owned();
+    let (start, rest) = html.split_once("<meta http-equiv").context("it leads on")?;
+    let (_, end) = rest.split_once('>').context("the end of that")?;
+    browser.show(&format!("{start}{end}")).await?;
+    browser.wait_for("Going back").await?;
+    browser.photograph("connect-going-back").await?;
+
+    let (gone, target) = tokio::join!(browser.page.goto(&address), brought(&listener));
     gone?;
-    let expected = format!("/{}?state={state}&code=x", visit.path);
     let target = target?;
+    let expected = format!("/{}?state={state}&code=x", visit.path);
     ensure!(target == expected, "{target}");
     browser.wait_for("Complete").await?;
 

@@ -138,7 +138,7 @@ impl Setting {
 }
 
 fn param(visit: &BrowserVisit, name: &str) -> String {
-    let url = Url::parse(&visit.url).unwrap();
+    let url = Url::parse(visit.url.expose()).unwrap();
     let mut pairs = url.query_pairs();
     let (_, value) = pairs.find(|(key, _)| key == name).unwrap();
     value.into_owned()
@@ -165,7 +165,8 @@ async fn a_providers_word_opens_a_session_with_a_key(engine: Engine) {
         param(&visit, "redirect_uri"),
         "https://login.example.com:8443/connect/sso/acme/callback"
     );
-    assert!(!visit.url.contains(visit.attempt.as_str()) && !visit.url.contains(&visit.path));
+    let url = visit.url.expose();
+    assert!(!url.contains(visit.attempt.as_str()) && !url.contains(&visit.path));
     let step = setting.back(&visit, as_is).await.unwrap();
     let ConnectStep::Connected(connection) = step else {
         panic!("{step:?}");

@@ -38,7 +38,8 @@ async fn begin(
 ) -> Result<Json<VisitJson>, ApiError> {
     let Json(Begin { begin }) = body?;
     let port = begin.port;
-    let visit = connects.begin_passkey(stranger(from), &begin.into(), port);
+    let proof = begin.into();
+    let visit = connects.begin_passkey(stranger(from), &proof, port);
     Ok(Json(visit.await?.into()))
 }
 

@@ -158,7 +158,7 @@ async fn alone(
 /// All the others, so many under way at any time.
 async fn at_once(control: &Control, people: Arc<Vec<Person>>) -> Result<()> {
     let hashed = passwords_per_second(control, &people).await?;
-    let before = memory("RssAnon")?;
+    let before = memory("VmRSS")?;
     let next = Arc::new(AtomicUsize::new(ALONE));
     let start = Instant::now();
     let workers = (0..AT_ONCE).map(|_| {
@@ -199,7 +199,7 @@ async fn at_once(control: &Control, people: Arc<Vec<Person>>) -> Result<()> {
         )
         .print()?;
     }
-    Figure::new("connect/memory_10k_sessions", "MiB", memory("RssAnon")?)
+    Figure::new("connect/memory_10k_sessions", "MiB", memory("VmRSS")?)
         .beside(before)
         .print()?;
     Figure::new("connect/memory_peak", "MiB", memory("VmHWM")?).print()
