@@ -25,13 +25,14 @@ const SECOND_TRIES: usize = 3;
 
 /// Tests of what no kernel differs in, by the beginnings of their names: of several kernels, only the
 /// middle one runs them.
-const ANYWHERE: [&str; 19] = [
+const ANYWHERE: [&str; 21] = [
     "answers::who_may",
     "bad_input::",
     "captive::a_browser",
     "engines::the_kernel_takes_more_users",
     "explain::",
     "full_disk::",
+    "full_tunnel::",
     "login::",
     "metrics::",
     "mfa_policy::",
@@ -41,6 +42,7 @@ const ANYWHERE: [&str; 19] = [
     "policy::a_shadow",
     "revocation::inv4_disabling_or_removing",
     "revocation::inv4_logging_out",
+    "roaming::",
     "seeing::",
     "sso::",
     "temporary::",
