@@ -70,6 +70,12 @@ impl Running {
         Ok(String::from_utf8_lossy(&self.heard[begins..]).into_owned())
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let child = self.child.as_mut().context("it runs until now")?;
+        Ok(child.try_wait()?.is_some())
+    }
+
     /// Waits for its own end, which must be near.
     pub fn finish(mut self) -> Result<Output> {
         let mut child = self.child.take().context("it runs until now")?;

@@ -270,6 +270,17 @@ impl Gate {
         user: &User,
         args: &[&str],
     ) -> Result<Running> {
+        self.start_connect_of("client", namespace, user, args)
+    }
+
+    /// The same with the keys of this directory.
+    pub fn start_connect_of(
+        &self,
+        state: &str,
+        namespace: &Namespace,
+        user: &User,
+        args: &[&str],
+    ) -> Result<Running> {
         let password = self.scratch().join("password");
         fs::write(&password, &user.password)?;
         let wanted = !args.contains(&"--sso");
@@ -282,7 +293,7 @@ impl Gate {
             .args(args)
             .args(wanted.then_some("--password-stdin"))
             .args(["--user", &user.name, "--state"])
-            .arg(self.scratch().join("client"));
+            .arg(self.scratch().join(state));
         Running::start(&mut command)
     }
 

@@ -35,7 +35,15 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
-    fn start(&self, command: &str) -> Result<e2e_tests::Running> {
+    /// The same device from a copy of its keys, which is in the directory `copy`, on another machine.
+    pub(crate) fn start_copy(&self, copy: &str, command: &str) -> Result<e2e_tests::Running> {
+        let args = ["office", "--server", SERVER, "--totp-command", command];
+        let args = [&args[..], &["--ca-fingerprint", &self.fingerprint]].concat();
+        let namespace = &self.gate.world.peers[1];
+        self.gate.start_connect_of(copy, namespace, &self.user, &args)
+    }
+
+    pub(crate) fn start(&self, command: &str) -> Result<e2e_tests::Running> {
         self.start_with(&[], command)
     }
 

@@ -18,6 +18,7 @@ mod metrics;
 mod mfa_policy;
 mod partition;
 mod policy;
+mod racing;
 mod reconcile;
 mod renewal;
 mod repair;
