@@ -243,9 +243,14 @@ impl Core {
         let user = found("user", name, users::find(write.sql(), name)).await?;
         limits::forgive(write.sql(), &user.id).await?;
         let approvals = Place::ALL.map(|place| Share::approvals(&user.id, place.as_str()));
+        let devices = devices::list(write.sql(), &user.id, "").await?;
+        let browsers = devices
+            .iter()
+            .map(|device| Share::approvals(&device.id, Place::Browser.as_str()));
         for share in [Share::codes(&user.id), Share::name(&user.name)]
             .into_iter()
             .chain(approvals)
+            .chain(browsers)
         {
             outside_limits::forgive(write.sql(), &share).await?;
         }

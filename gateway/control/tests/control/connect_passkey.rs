@@ -232,6 +232,13 @@ async fn a_devices_key_alone_delays_nobody_else(engine: Engine) {
     let is_delay = matches!(delayed, SsoError::Login(LoginError::Delayed { .. }));
     assert!(is_delay, "{delayed:?}");
     assert_eq!(setting.scene.wrong_attempts().await, 0);
+    let name = Request::new(v1::NameRequest {
+        name: "alice".into(),
+    });
+    let admin = setting.scene.world.control.admin();
+    admin.unlock_user(name).await.unwrap();
+    setting.try_begin().await.unwrap();
+
     // Without the device's key, and with one that was used, nothing begins at all.
     let connects = setting.scene.world.control.connects();
     let strange = prove(&connects, [9; 32], "vault", "alice");
