@@ -169,6 +169,8 @@ impl PortalClient {
             .https_only(true)
             // The portal is inside the tunnel: a proxy could only be in the way of the secrets.
             .proxy(None)
+            // A machine that has changed networks cannot use the connections that it had.
+            .max_idle_connections(0)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
