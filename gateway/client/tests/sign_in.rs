@@ -55,6 +55,34 @@ fn the_session_that_comes_of_it_is_another_one() {
     assert_eq!(client.wait_for_session(None).unwrap().id, "first");
 }
 
+/// As after the machine has changed networks: the server still has the connection, and hears nothing on it.
+#[test]
+fn no_call_relies_on_the_connection_of_another() {
+    use std::io::{Read as _, Write as _};
+    let ca = Ca::new();
+    let config = std::sync::Arc::new(ca.server("127.0.0.1", &ca.certificate));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for tcp in listener.incoming() {
+            let tls = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut tls = rustls::StreamOwned::new(tls, tcp.unwrap());
+            let mut request = [0; 4096];
+            if let Ok(1..) = tls.read(&mut request) {
+                let kept = session("s").replace("connection: close\r\n", "");
+                tls.write_all(kept.as_bytes()).unwrap();
+                tls.flush().unwrap();
+            }
+            open.push(tls);
+        }
+    });
+    let client = PortalClient::connect(&url(port), Fingerprint::of(&ca.certificate)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.session().unwrap().unwrap().id, "s");
+    }
+}
+
 #[test]
 fn a_provider_that_is_not_offered_is_a_refusal() {
     let client = portal(&[], OFFERED);
