@@ -40,7 +40,8 @@ impl Client<'_> {
         let args = ["office", "--server", SERVER, "--totp-command", command];
         let args = [&args[..], &["--ca-fingerprint", &self.fingerprint]].concat();
         let namespace = &self.gate.world.peers[1];
-        self.gate.start_connect_of(copy, namespace, &self.user, &args)
+        self.gate
+            .start_connect_of(copy, namespace, &self.user, &args)
     }
 
     pub(crate) fn start(&self, command: &str) -> Result<e2e_tests::Running> {
