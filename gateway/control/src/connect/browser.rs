@@ -11,12 +11,14 @@ use super::{ConnectStep, Connects, Proof};
 use crate::approval::{Asked, Place};
 use crate::domain::Factor;
 use crate::error::OperationError;
-use crate::login::{Claimed, LoginError, LoginId, Next, Proven, WITHIN_MS, left, next};
+use crate::login::{
+    Claimed, LoginError, LoginId, Next, Proven, WITHIN_MS, left, next, renews_live,
+};
 use crate::outside::Stranger;
 use crate::secrets::{Secret, Token};
 use crate::sso::{Callback, Loopback, Sso, SsoError};
 use crate::store::attempts::{self, NewAttempt};
-use crate::store::{Entry, locations, sessions, users};
+use crate::store::{Entry, locations, users};
 
 /// A login that waits for a browser on the machine of its device.
 #[derive(Debug)]
@@ -78,9 +80,7 @@ impl Connects {
             return Err(LoginError::Refused.into());
         }
         if proof.renew {
-            let live = sessions::live_of_device(write.sql(), &device.id, now_ms).await?;
-            let live = live.ok_or(LoginError::NoSession)?;
-            attempts::set_renews(write.sql(), id.as_str(), &live).await?;
+            renews_live(&mut write, &id, &device.id).await?;
         }
         let subject = format!("device:{}", device.name);
         let entry = Entry {

@@ -32,13 +32,13 @@ use crate::domain::{DeviceKey, FactorSet, Mode, SessionState};
 use crate::error::OperationError;
 use crate::login::{
     Advance, Begun, Claimed, Keyed, Life, LoggedOut, LoginError, LoginId, LoginStep, Logins,
-    SessionView, left, view,
+    SessionView, left, renews_live, view,
 };
 use crate::outside::Stranger;
 use crate::secrets::{Secret, TokenHash};
 use crate::self_service::Tunnel;
 use crate::sso::Sso;
-use crate::store::{attempts, connect, devices, locations, sessions, successors, to_u64, users};
+use crate::store::{connect, devices, locations, sessions, successors, to_u64, users};
 
 /// Runs logins that begin before there is a tunnel; cheap to clone.
 #[derive(Clone, Debug)]
@@ -220,11 +220,8 @@ impl Connects {
     async fn renews(&self, login: &LoginId, device_id: &str) -> Result<(), LoginError> {
         let core = self.core();
         let mut write = core.store.record(core.now_ms()).await?;
-        let now_ms = write.now_ms();
-        let live = sessions::live_of_device(write.sql(), device_id, now_ms).await?;
-        let live = live.ok_or(LoginError::NoSession)?;
         let id = TokenHash::of(login.as_str());
-        attempts::set_renews(write.sql(), id.as_str(), &live).await?;
+        renews_live(&mut write, &id, device_id).await?;
         write.commit().await?;
         Ok(())
     }
@@ -279,14 +276,16 @@ impl Connects {
         let found = sessions::find_by_token(read.sql(), &TokenHash::of(token.expose())).await?;
         // One whose successor no gateway holds yet may go on.
         let kept = match &found {
-            Some(session) => successors::is_kept(read.sql(), &session.id).await?,
-            None => false,
+            Some(session) if session.state == SessionState::Replaced.as_str() => {
+                successors::is_kept(read.sql(), &session.id).await?
+            }
+            _ => false,
         };
         read.end().await?;
         Ok(found.map(|session| {
             let over = session.deadline_ms <= core.now_ms();
             let state = match session.state.as_str() {
-                "replaced" if kept => SessionState::Live.as_str(),
+                _ if kept => SessionState::Live.as_str(),
                 "live" if over => SessionState::Expired.as_str(),
                 state => state,
             };

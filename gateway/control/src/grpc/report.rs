@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_proto::v1::{self, session_ended::Cause};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::inbox::Pending;
 use crate::core::Core;
@@ -181,47 +181,57 @@ async fn end_moved(
     moved: Vec<Moved>,
 ) -> Result<(), OperationError> {
     let mut write = core.store.change(core.now_ms()).await?;
-    let (revision, now_ms) = (write.revision(), write.now_ms());
     if !may_report(&mut write, gateway).await? {
         return Ok(());
     }
-    let actor = format!("gateway:{}", gateway.name);
+    // As things are now: it may be allowed by now, or the session belong to another network.
+    let location = locations::find(write.sql(), &gateway.location_id).await?;
+    if location.is_none_or(|location| location.roaming != 0) {
+        return Ok(());
+    }
     let mut any = false;
     for Moved { bound, to } in moved {
-        let found = sessions::find(write.sql(), &bound.session_id).await?;
-        let location = locations::find(write.sql(), &gateway.location_id).await?;
-        let Some((session, location)) = found.zip(location) else {
-            continue;
-        };
-        // As things are now: it may be allowed, or the session belong to another network.
         let network = seen::network_of(write.sql(), &bound.session_id).await?;
-        if location.roaming != 0 || network != bound.network {
+        if network != bound.network {
             continue;
         }
-        let state = SessionState::Moved;
-        let ending = Ending { state, by: &actor };
-        let selection = Selection::Session(bound.session_id);
-        let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
-        if ended.is_empty() {
-            continue;
+        if let Some(session) = sessions::find(write.sql(), &bound.session_id).await? {
+            let networks = json!({ "from": network, "to": to });
+            any |= end(&mut write, gateway, session, SessionState::Moved, networks).await?;
         }
-        any = true;
-        let detail = json!({
-            "session": session.id, "state": state.as_str(), "from": network, "to": to,
-        });
-        write
-            .audit(Entry {
-                actor: &actor,
-                action: "session.end",
-                subject: &format!("device:{}", session.device),
-                detail,
-            })
-            .await?;
     }
     if any {
         write.commit().await?;
     }
     Ok(())
+}
+
+/// Ends a session by a gateway's word, and leaves a record with what else is known. False when it had ended before.
+async fn end(
+    write: &mut Write<'_>,
+    gateway: &GatewayRow,
+    session: SessionRow,
+    state: SessionState,
+    mut detail: Value,
+) -> Result<bool, OperationError> {
+    let (revision, now_ms) = (write.revision(), write.now_ms());
+    let actor = format!("gateway:{}", gateway.name);
+    detail["session"] = json!(session.id);
+    detail["state"] = json!(state.as_str());
+    let ending = Ending { state, by: &actor };
+    let selection = Selection::Session(session.id);
+    let ended = sessions::end(write.sql(), &selection, ending, revision, now_ms).await?;
+    if ended.is_empty() {
+        return Ok(false);
+    }
+    let entry = Entry {
+        actor: &actor,
+        action: "session.end",
+        subject: &format!("device:{}", session.device),
+        detail,
+    };
+    write.audit(entry).await?;
+    Ok(true)
 }
 
 /// Whether the gateway is still what it was when its stream began: not removed, not about to be, and
@@ -247,11 +257,10 @@ async fn end_sessions(
     ended: &[v1::SessionEnded],
 ) -> Result<(), OperationError> {
     let mut write = core.store.change(core.now_ms()).await?;
-    let (revision, now_ms) = (write.revision(), write.now_ms());
+    let now_ms = write.now_ms();
     if !may_report(&mut write, gateway).await? {
         return Ok(());
     }
-    let actor = format!("gateway:{}", gateway.name);
     let mut any = false;
     for report in ended {
         let state = match report.cause() {
@@ -274,24 +283,7 @@ async fn end_sessions(
         if state == SessionState::Idle && is_active(&session, now_ms) {
             continue;
         }
-        let subject = format!("device:{}", session.device);
-        let detail = json!({ "session": session.id, "state": state.as_str() });
-        let ending = Ending { state, by: &actor };
-        let selection = Selection::Session(session.id);
-        if !sessions::end(write.sql(), &selection, ending, revision, now_ms)
-            .await?
-            .is_empty()
-        {
-            any = true;
-            write
-                .audit(Entry {
-                    actor: &actor,
-                    action: "session.end",
-                    subject: &subject,
-                    detail,
-                })
-                .await?;
-        }
+        any |= end(&mut write, gateway, session, state, json!({})).await?;
     }
     if any {
         write.commit().await?;

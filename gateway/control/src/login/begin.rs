@@ -10,13 +10,13 @@ use super::machine::{Next, Proven, next};
 use super::{LoginError, LoginId, LoginStep, Logins, canonical};
 use crate::domain::{Factor, Mode};
 use crate::error::OperationError;
-use crate::secrets::{Secret, Token};
+use crate::secrets::{Secret, Token, TokenHash};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
 use crate::store::limits::{self, Counted};
 use crate::store::locations::LocationRow;
 use crate::store::users::UserRow;
-use crate::store::{Entry, devices, locations, to_u64, users};
+use crate::store::{Entry, Write, devices, locations, sessions, to_u64, users};
 
 /// How long after the first step the last one may come.
 pub(crate) const WITHIN_MS: i64 = 5 * 60 * 1000;
@@ -27,6 +27,18 @@ pub(crate) fn at_a_gate(location: Option<&LocationRow>) -> Result<(), LoginError
         Some(Mode::SessionKey) => Err(LoginError::SessionKey),
         _ => Ok(()),
     }
+}
+
+/// Lets a login renew the live session of its device, in place of opening one.
+pub(crate) async fn renews_live(
+    write: &mut Write<'_>,
+    attempt: &TokenHash,
+    device_id: &str,
+) -> Result<(), LoginError> {
+    let now_ms = write.now_ms();
+    let live = sessions::live_of_device(write.sql(), device_id, now_ms).await?;
+    let live = live.ok_or(LoginError::NoSession)?;
+    Ok(attempts::set_renews(write.sql(), attempt.as_str(), &live).await?)
 }
 
 /// Who a login is said to be of: the device is proven, the name that was given is not.

@@ -30,7 +30,7 @@ use crate::store::{self, Entry, devices, sessions};
 
 pub use browser::Browser;
 
-pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate};
+pub(crate) use begin::{Claimed, WITHIN_MS, at_a_gate, renews_live};
 pub(crate) use machine::{Next, Proven, after_sso, next, proven_by_sso, with_passkey};
 pub(crate) use prove::{Advance, Granting, Keyed, Life, left, spend_code, totp_step};
 

@@ -16,14 +16,14 @@ use super::{Sso, SsoError, VisitSecrets, field, place};
 use crate::error::OperationError;
 use crate::login::{
     Advance, Begun, Browser, Granting, LoginError, LoginId, LoginStep, Next, WITHIN_MS, after_sso,
-    canonical, proven_by_sso,
+    canonical, proven_by_sso, renews_live,
 };
 use crate::secrets::{Secret, TokenHash};
 use crate::store::attempts::{self, NewAttempt};
 use crate::store::devices::DeviceRow;
 use crate::store::limits::Counted;
 use crate::store::sso::{self, VisitOf, VisitRow, Vouched, Whose};
-use crate::store::{Entry, StoreError, Write, devices, factors, locations, sessions, users};
+use crate::store::{Entry, StoreError, Write, devices, factors, locations, users};
 
 /// The parameters that a provider sends a user back with. None is trusted.
 #[derive(Clone, Debug, Default)]
@@ -304,9 +304,7 @@ impl Sso {
         };
         sso::vouched(write.sql(), &vouched).await?;
         if came.renews {
-            let live = sessions::live_of_device(write.sql(), &device.id, now_ms).await?;
-            let live = live.ok_or(LoginError::NoSession)?;
-            attempts::set_renews(write.sql(), id.as_str(), &live).await?;
+            renews_live(&mut write, &id, &device.id).await?;
         }
         match next {
             Next::Done(level) => {
